@@ -1,0 +1,55 @@
+"""Stops a run that can no longer learn."""
+
+import math
+
+import keras
+
+
+class TrainingStopped(RuntimeError):
+    """Training cannot go on; what was saved before is whole. The text is one line."""
+
+
+class CollapseGuard(keras.callbacks.Callback):
+    """Stops when the loss is not finite or the embeddings have become one point.
+
+    Put it before the callback that saves, so that a bad state is never saved.
+
+    Args:
+        min_std: The lowest `embedding_std` (see `keras_sacl.losses`) that an epoch may end with;
+            it is about 1 for embeddings that use all dimensions and 0 after collapse.
+
+    Raises (out of `fit`):
+        TrainingStopped: With the epoch, the step, the figure, and what would help.
+    """
+
+    def __init__(self, min_std=0.01):
+        super().__init__()
+        if not 0 <= min_std < 1:
+            raise ValueError(f"`min_std` must be in [0, 1). Received: min_std={min_std}")
+        self.min_std = min_std
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        # The logs are means over the epoch so far, so one bad batch shows at once.
+        self._require_finite(logs or {}, f"epoch {self._epoch + 1}, step {batch + 1}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = logs or {}
+        self._require_finite(logs, f"epoch {epoch + 1}")
+        std = logs.get("embedding_std")
+        if std is not None and std < self.min_std:
+            raise TrainingStopped(
+                f"the embeddings collapsed in epoch {epoch + 1}: embedding_std {std:.2g} is below "
+                f"{self.min_std:g}; a lower learning rate or a longer warm-up usually helps"
+            )
+
+    def _require_finite(self, logs, where):
+        loss = logs.get("loss")
+        if loss is not None and not math.isfinite(loss):
+            raise TrainingStopped(
+                f"the loss is {loss} in {where}; a lower learning rate, a longer warm-up or a "
+                "smaller loss scale usually helps"
+            )

@@ -1,0 +1,219 @@
+"""`RunConfig`: every setting of a run, validated in one place before any work."""
+
+import dataclasses
+import difflib
+import math
+
+STAGES = ("pretrain", "evaluate", "export")
+METHOD_NAMES = ("barlow_twins", "xd", "sacl", "sacl_xd")
+OPTIMIZER_NAMES = ("lars", "sgd", "adamw", "lamb")
+PRECISIONS = ("float32", "bfloat16", "float16")
+JIT_CHOICES = ("auto", "true", "false")
+FORMATS = ("keras", "tflite", "tflite_fp16", "tflite_int8", "onnx")
+
+# What may differ between a run and its resumption without changing what is learned.
+_FREE_ON_RESUME = frozenset(
+    "stages run_dir resume overwrite data_dir download eval_dataset eval_train_split "
+    "eval_test_split export_formats export_preprocessing keep_checkpoints tensorboard "
+    "knn_every verbose".split()
+)
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work. Its text is one line that names the flag and its value."""
+
+    def __init__(self, flag, value, expected):
+        super().__init__(f"--{flag}={value}: {expected}")
+
+    @classmethod
+    def from_text(cls, error):
+        """The error of a function below, whose text names its arguments, as one of a setting."""
+        made = cls.__new__(cls)
+        ValueError.__init__(made, str(error))
+        return made
+
+
+def _flag(default, text):
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """The settings of a run; `train.py` makes one flag of each field."""
+
+    # Run
+    stages: tuple = _flag(STAGES, "Stages to run, in order: pretrain, evaluate, export.")
+    run_dir: str = _flag("runs/default", "Directory that the run writes everything to.")
+    resume: bool = _flag(False, "Continue the run in --run_dir from its newest checkpoint.")
+    overwrite: bool = _flag(False, "Delete an earlier run in --run_dir first.")
+    seed: int = _flag(0, "Seed of weights, order of images and augmentations.")
+    verbose: str = _flag("auto", "Progress: auto, bar, line (one per epoch) or quiet.")
+
+    # Method
+    method: str = _flag("sacl_xd", "barlow_twins, xd, sacl or sacl_xd.")
+    alpha: float = _flag(0.9, "Weight of the contrastive loss; the rest goes to XD. In [0, 1].")
+    lambd: float = _flag(0.005, "Weight of the off-diagonal terms of Barlow Twins and XD.")
+    loss_scale: float = _flag(1.0, "Factor on the loss: 1 for AdamW and Lamb, 0.1 with LARS.")
+    xd_pairs: str = _flag("same_input", "Pairs of XD: same_input or same_encoder.")
+    xd_form: str = _flag("correlation", "Form of XD: correlation or neg_log.")
+    gamma: float = _flag(1e-3, "Weight of XD with --xd_form=neg_log.")
+    projector: str = _flag("2048-2048-2048", "Widths of the projector's layers.")
+
+    # Network
+    encoder: str = _flag("mobilenet_v1", "Name of the encoder.")
+    width: float = _flag(1.0, "Width multiplier of the deployed (slim) encoder.")
+    host_width: float | None = _flag(
+        None, "Width multiplier of the host, K x --width. Equal to --width: no slimming. "
+        "Default: 1.5 x --width for sacl and sacl_xd. barlow_twins and xd have no host."
+    )  # fmt: skip
+    image_size: int = _flag(224, "Side of the square images that the encoder sees, in pixels.")
+    slim_execution: str = _flag("slice", "How the slim network runs: slice (fast) or mask.")
+    slim_selection: str = _flag("leading", "Channels that stay: leading, or largest magnitude.")
+    slim_refresh_steps: int = _flag(
+        100, "Steps between two selections with --slim_selection=magnitude."
+    )
+
+    # Data
+    dataset: str = _flag("digits", "digits, a TFDS name, or a folder of images.")
+    data_dir: str | None = _flag(None, "Where TFDS data sets lie.")
+    download: bool = _flag(False, "Let TFDS download a data set that is missing.")
+    train_split: str = _flag("train", "Split to pretrain on (TFDS syntax: train[:20000]).")
+    test_split: str = _flag("test", "Split to evaluate on.")
+    eval_dataset: str | None = _flag(None, "Labelled data set to evaluate on instead.")
+    eval_train_split: str | None = _flag(None, "Its training split. Default: --train_split.")
+    eval_test_split: str | None = _flag(None, "Its test split. Default: --test_split.")
+    augmentation: str = _flag("imagenet1k", "Preset of the two views.")
+
+    # Optimization
+    batch_size: int = _flag(256, "Images per step, over all replicas.")
+    epochs: int = _flag(100, "Passes over the images.")
+    optimizer: str = _flag("adamw", "lars, sgd, adamw or lamb.")
+    learning_rate: float = _flag(2e-3, "Peak learning rate.")
+    weight_decay: float = _flag(1e-4, "Weight decay; not for biases and norm parameters.")
+    warmup_epochs: float = _flag(1.0, "Epochs of linear warm-up; then a cosine to 0.")
+    mixed_precision: str = _flag("float32", "Compute type: float32, bfloat16 or float16.")
+    jit_compile: str = _flag("auto", "XLA: auto (off on CPUs, where it is slower), true, false.")
+
+    # Monitoring and checkpoints
+    knn_every: int = _flag(5, "Epochs between two k-NN monitors; 0 turns them off.")
+    keep_checkpoints: int = _flag(2, "Number of checkpoints to keep.")
+    tensorboard: bool = _flag(True, "Write TensorBoard event files.")
+
+    # Export
+    export_formats: tuple = _flag(FORMATS, "Files to write: " + ", ".join(FORMATS) + ".")
+    export_preprocessing: bool = _flag(
+        False, "Put the preprocessing inside the exported files: they take uint8 pixels."
+    )
+
+    @property
+    def slims(self):
+        """Whether a host is trained around the deployed network."""
+        return self.method.startswith("sacl") and self.host_width != self.width
+
+    @property
+    def effective_method(self):
+        """Without a wider host, SACL is Barlow Twins and SACL + XD is XD."""
+        if self.slims or not self.method.startswith("sacl"):
+            return self.method
+        return {"sacl": "barlow_twins", "sacl_xd": "xd"}[self.method]
+
+    def validated(self):
+        """This configuration with the defaults that hang on others filled in.
+
+        Raises:
+            ConfigError: On the first setting that cannot work.
+        """
+        from keras_sacl.data.presets import PRESETS
+        from keras_sacl.encoders import ENCODERS
+
+        _members("stages", self.stages, STAGES)
+        if not self.run_dir:
+            raise ConfigError("run_dir", self.run_dir, "name a directory")
+        if self.resume and self.overwrite:
+            raise ConfigError("overwrite", True, "cannot be combined with --resume; choose one")
+        _member("method", self.method, METHOD_NAMES)
+        _member("encoder", self.encoder, ENCODERS)
+        _member("optimizer", self.optimizer, OPTIMIZER_NAMES)
+        _member("augmentation", self.augmentation, tuple(PRESETS))
+        _member("xd_pairs", self.xd_pairs, ("same_input", "same_encoder"))
+        _member("xd_form", self.xd_form, ("correlation", "neg_log"))
+        _member("slim_execution", self.slim_execution, ("slice", "mask"))
+        _member("slim_selection", self.slim_selection, ("leading", "magnitude"))
+        _member("mixed_precision", self.mixed_precision, PRECISIONS)
+        _member("jit_compile", self.jit_compile, JIT_CHOICES)
+        _member("verbose", self.verbose, ("auto", "bar", "line", "quiet"))
+        _members("export_formats", self.export_formats, FORMATS)
+        _projector(self.projector)
+        _between("alpha", self.alpha, 0, 1)
+        _between("width", self.width, 0, 16, open_low=True)
+        _between("image_size", self.image_size, 8, 4096)
+        _between("batch_size", self.batch_size, 2, math.inf)
+        _between("epochs", self.epochs, 1, math.inf)
+        _between("seed", self.seed, 0, 2**31 - 1)
+        _between("learning_rate", self.learning_rate, 0, math.inf, open_low=True)
+        _between("loss_scale", self.loss_scale, 0, math.inf, open_low=True)
+        for name in ("lambd", "gamma", "weight_decay"):
+            _between(name, getattr(self, name), 0, math.inf)
+        _between("warmup_epochs", self.warmup_epochs, 0, self.epochs)
+        _between("knn_every", self.knn_every, 0, math.inf)
+        _between("keep_checkpoints", self.keep_checkpoints, 1, math.inf)
+        _between("slim_refresh_steps", self.slim_refresh_steps, 1, math.inf)
+        host_width = self.host_width
+        if host_width is None:
+            host_width = 1.5 * self.width if self.method.startswith("sacl") else self.width
+        if not (math.isfinite(host_width) and host_width >= self.width):
+            raise ConfigError(
+                "host_width", host_width, f"must be at least --width={self.width} (K x width)"
+            )
+        return dataclasses.replace(self, host_width=host_width)
+
+    def differences(self, other):
+        """Names of the settings that differ and that a resumed run may not change."""
+        return [
+            field.name
+            for field in dataclasses.fields(self)
+            if field.name not in _FREE_ON_RESUME
+            and getattr(self, field.name) != getattr(other, field.name)
+        ]
+
+    def flag_lines(self):
+        """The lines of a flagfile that reproduces this configuration."""
+        lines = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is None or field.name in ("resume", "overwrite"):
+                continue
+            if isinstance(value, bool):
+                lines.append(f"--{field.name}" if value else f"--no{field.name}")
+            else:
+                value = ",".join(value) if isinstance(value, tuple) else value
+                lines.append(f"--{field.name}={value}")
+        return lines
+
+
+def _member(flag, value, allowed):
+    if value not in allowed:
+        close = difflib.get_close_matches(str(value), allowed, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(flag, value, f"must be one of {', '.join(allowed)}{hint}")
+
+
+def _members(flag, values, allowed):
+    if not values:
+        raise ConfigError(flag, "", f"must name at least one of {', '.join(allowed)}")
+    for value in values:
+        _member(flag, value, allowed)
+
+
+def _between(flag, value, low, high, open_low=False):
+    # Written so that NaN fails; infinity is no setting either.
+    if not (low <= value <= high) or (open_low and value == low) or math.isinf(value):
+        bound = f"above {low}" if open_low else f"at least {low}"
+        limit = "" if math.isinf(high) else f" and at most {high}"
+        raise ConfigError(flag, value, f"must be {bound}{limit}")
+
+
+def _projector(value):
+    widths = value.split("-")
+    if not all(w.isdigit() and int(w) > 1 for w in widths):
+        raise ConfigError("projector", value, "must be layer widths such as 2048-2048-2048")

@@ -1,0 +1,94 @@
+"""Cross distillation without slimming, and what it shares with SACL + XD."""
+
+import keras
+import tensorflow as tf
+
+from keras_sacl import losses
+from keras_sacl.methods.barlow_twins import BarlowTwins
+from keras_sacl.methods.base import is_deterministic
+
+XD_PAIRS = ("same_input", "same_encoder")
+XD_FORMS = ("correlation", "neg_log")
+
+
+class CrossDistillation(BarlowTwins):
+    """Barlow Twins and cross distillation, weighted. Subclasses say which passes make the pairs.
+
+    "Slimmed Asymmetrical Contrastive Learning and Cross Distillation for Lightweight Model
+    Training" (2023): L = alpha L_BT + (1 - alpha) L_XD; with `xd_form="neg_log"` (supplement,
+    equation 1) L = L_BT + gamma L_XD.
+
+    Args:
+        encoder, projector, lambd, loss_scale: As in `BarlowTwins`.
+        alpha: Weight of the contrastive loss, in [0, 1].
+        xd_pairs: "same_input" pairs the two encoders' embeddings of one view, which sparsity
+            alone distorts; "same_encoder" pairs one encoder's embeddings of the two views, as
+            Algorithm 1 reads to the letter.
+        xd_form: "correlation" or "neg_log".
+        gamma: Weight of the "neg_log" form.
+    """
+
+    terms = ("barlow_twins", "xd")
+
+    def __init__(
+        self, encoder, projector, alpha=0.9, xd_pairs="same_input", xd_form="correlation",
+        gamma=1e-3, **kwargs,
+    ):  # fmt: skip
+        super().__init__(encoder, projector, **kwargs)
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"`alpha` must be in [0, 1]. Received: alpha={alpha}")
+        if xd_pairs not in XD_PAIRS:
+            raise ValueError(f"`xd_pairs` must be one of {XD_PAIRS}. Received: xd_pairs={xd_pairs!r}")
+        if xd_form not in XD_FORMS:
+            raise ValueError(f"`xd_form` must be one of {XD_FORMS}. Received: xd_form={xd_form!r}")
+        if not gamma >= 0:
+            raise ValueError(f"`gamma` must not be negative. Received: gamma={gamma}")
+        self.alpha, self.gamma, self.xd_pairs, self.xd_form = alpha, gamma, xd_pairs, xd_form
+
+    def combine(self, z_a, z_b, frozen_a, frozen_b):
+        """The weighted losses of the two views and of the pairs (z, frozen z)."""
+        contrastive = losses.barlow_twins(z_a, z_b, self.lambd)
+        pairs = (z_a, frozen_a), (z_b, frozen_b)
+        if self.xd_form == "neg_log":
+            xd = losses.negative_log_distillation(*pairs)
+            loss = contrastive + self.gamma * xd
+        else:
+            xd = losses.cross_distillation(*pairs, self.lambd)
+            loss = self.alpha * contrastive + (1 - self.alpha) * xd
+        return {"loss": loss, "barlow_twins": contrastive, "xd": xd, "z": z_b}
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "alpha": self.alpha,
+            "xd_pairs": self.xd_pairs,
+            "xd_form": self.xd_form,
+            "gamma": self.gamma,
+        }
+
+
+@keras.saving.register_keras_serializable("keras_sacl")
+class XD(CrossDistillation):
+    """Cross distillation of one network with itself (K = 1, the paper's plain "XD" rows).
+
+    The two encoders are one, so the frozen pass over a view gives what the pass with gradient
+    gave, [z] = stop_gradient(z), and is not run again. Layers that draw random numbers (dropout,
+    random depth) make the two passes differ: then it is.
+
+    Args: as in `CrossDistillation`; the default `alpha` is 0.5.
+    """
+
+    def __init__(self, encoder, projector, alpha=0.5, **kwargs):
+        super().__init__(encoder, projector, alpha=alpha, **kwargs)
+
+    def loss_terms(self, x_a, x_b):
+        z_a, z_b = self.embed(x_a), self.embed(x_b)
+
+        if is_deterministic(self.encoder) and is_deterministic(self.projector):
+            frozen_z_a, frozen_z_b = tf.stop_gradient(z_a), tf.stop_gradient(z_b)
+        else:
+            frozen_z_a, frozen_z_b = self.frozen_embed(x_a), self.frozen_embed(x_b)
+
+        if self.xd_pairs == "same_encoder":
+            return self.combine(z_a, z_b, frozen_z_b, frozen_z_a)
+        return self.combine(z_a, z_b, frozen_z_a, frozen_z_b)

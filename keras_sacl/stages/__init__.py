@@ -1,0 +1,11 @@
+"""The stages of a run: each one function of (RunConfig, RunDir), callable from Python."""
+
+from keras_sacl.stages.evaluate import evaluate
+from keras_sacl.stages.export import export
+from keras_sacl.stages.inputs import check_inputs
+from keras_sacl.stages.pretrain import pretrain
+from keras_sacl.stages.run_dir import RunDir
+
+RUNNERS = {"pretrain": pretrain, "evaluate": evaluate, "export": export}
+
+__all__ = ["RUNNERS", "RunDir", "check_inputs", "evaluate", "export", "pretrain"]

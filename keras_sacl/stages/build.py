@@ -1,0 +1,69 @@
+"""From a RunConfig to a compiled method."""
+
+import contextlib
+
+import keras
+
+from keras_sacl.encoders import build_encoder
+from keras_sacl.heads import build_projector, parse_projector
+from keras_sacl.methods import METHODS
+from keras_sacl.optim import WarmupCosine, build_optimizer
+from keras_sacl.slimming import SlimmableEncoder
+
+_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+def build_method(config):
+    """The method of `config` with seeded weights, not compiled."""
+    keras.utils.set_random_seed(config.seed)
+    with _precision(config.mixed_precision):
+        deployed = build_encoder(config.encoder, width=config.width, image_size=config.image_size)
+        encoder = deployed
+        if config.slims:
+            host = build_encoder(
+                config.encoder, width=config.host_width, image_size=config.image_size
+            )
+            encoder = SlimmableEncoder(
+                host, deployed, execution=config.slim_execution, selection=config.slim_selection
+            )
+        projector = build_projector(encoder.output_shape[-1], parse_projector(config.projector))
+        settings = {"loss_scale": config.loss_scale, "lambd": config.lambd}
+        method = config.effective_method
+        if method in ("xd", "sacl_xd"):
+            names = ("alpha", "xd_pairs", "xd_form", "gamma")
+            settings |= {name: getattr(config, name) for name in names}
+        return METHODS[method](encoder, projector, **settings)
+
+
+def compile_method(method, config, steps_per_epoch):
+    """Compiles a method with the optimizer and schedule of `config`."""
+    schedule = WarmupCosine(
+        config.learning_rate,
+        warmup_steps=round(config.warmup_epochs * steps_per_epoch),
+        total_steps=config.epochs * steps_per_epoch,
+    )
+    optimizer = build_optimizer(config.optimizer, schedule, config.weight_decay)
+    if config.mixed_precision == "float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    jit = {"auto": "auto", "true": True, "false": False}[config.jit_compile]
+    method.compile(optimizer=optimizer, jit_compile=jit)
+
+
+def deployed_float32(method, config):
+    """The deployed encoder, in float32 whatever it was trained in."""
+    deployed = method.deployed_encoder()
+    if config.mixed_precision == "float32":
+        return deployed
+    plain = build_encoder(config.encoder, width=config.width, image_size=config.image_size)
+    plain.set_weights(deployed.get_weights())
+    return plain
+
+
+@contextlib.contextmanager
+def _precision(name):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(_POLICIES[name])
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,0 +1,44 @@
+"""Evaluation of the deployed encoder, beside the same encoder untrained."""
+
+import keras
+
+from keras_sacl.data import plain_batches
+from keras_sacl.evaluation import evaluate_encoder
+from keras_sacl.stages.build import build_method
+from keras_sacl.stages.inputs import labelled_images
+
+_BATCH = 256
+
+
+def evaluate(config, run_dir, say=print):
+    """k-NN and linear probe on frozen features of encoder.keras, and of the untrained encoder.
+
+    Args:
+        config: A validated `RunConfig`.
+        run_dir: A `RunDir` with encoder.keras.
+        say: Called with lines for the user.
+
+    Returns:
+        The result that went into results.json, or None where there are no labels.
+    """
+    train, test = labelled_images(config)
+    if train.labels is None or test.labels is None:
+        say("no labels: nothing to evaluate; name a labelled data set with --eval_dataset")
+        return None
+    batches = {"image_size": config.image_size, "batch_size": _BATCH}
+    # The untrained encoder is the deployed one at step 0 of this very run: same seed, same slices.
+    encoders = {
+        "": keras.saving.load_model(run_dir.encoder, compile=False),
+        "_untrained": build_method(config).deployed_encoder(),
+    }
+    result = {"dataset": config.eval_dataset or config.dataset}
+    for suffix, encoder in encoders.items():
+        found = evaluate_encoder(
+            encoder, plain_batches(train, **batches), plain_batches(test, **batches)
+        )
+        for name, value in found.items():
+            scored = name.endswith("top1") or name.startswith("feature_std")
+            if scored or not suffix:
+                result[name + suffix if scored else name] = value
+    run_dir.record("evaluate", result)
+    return result

@@ -1,0 +1,65 @@
+"""The images of a run: loaded once, checked before any work, shared by the stages."""
+
+import functools
+
+from keras_sacl.config import ConfigError
+from keras_sacl.data import get_preset, load_source
+
+
+def check_inputs(config):
+    """Loads what the stages of `config` will need, so that what is missing is refused first.
+
+    Raises:
+        ConfigError, ValueError: In one line, naming the flag and what would do.
+    """
+    if "pretrain" in config.stages:
+        training_images(config)
+    if "evaluate" in config.stages or "export" in config.stages:
+        train, test = labelled_images(config)
+        if config.eval_dataset and (train.labels is None or test.labels is None):
+            raise ConfigError("eval_dataset", config.eval_dataset, "has no labels")
+
+
+@functools.lru_cache(maxsize=1)
+def training_images(config):
+    """The images to pretrain on.
+
+    Raises:
+        ConfigError: If there are fewer than a batch of them, or they are greyscale and the
+            augmentation changes colours.
+    """
+    source = _load(config, config.dataset, config.train_split)
+    if len(source) < config.batch_size:
+        raise ConfigError(
+            "batch_size", config.batch_size, f"must be at most the {len(source)} training images"
+        )
+    if source.greyscale and any(view.uses_colour for view in get_preset(config.augmentation)):
+        raise ConfigError(
+            "augmentation", config.augmentation,
+            f"changes saturation and hue, but the images of --dataset={config.dataset} are "
+            "greyscale; use digits or grayscale",
+        )  # fmt: skip
+    return source
+
+
+@functools.lru_cache(maxsize=1)
+def labelled_images(config):
+    """(training, test) images that evaluation and export use: --eval_dataset, or --dataset."""
+    dataset = config.eval_dataset or config.dataset
+    train_split = config.eval_train_split or config.train_split
+    test_split = config.eval_test_split or config.test_split
+    if dataset == config.dataset and train_split == config.train_split and (
+        "pretrain" in config.stages
+    ):
+        return training_images(config), _load(config, dataset, test_split)
+    return _load(config, dataset, train_split), _load(config, dataset, test_split)
+
+
+def _load(config, dataset, split):
+    return load_source(
+        dataset,
+        split,
+        data_dir=config.data_dir,
+        download=config.download,
+        image_size=config.image_size,
+    )

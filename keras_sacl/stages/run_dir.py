@@ -1,0 +1,89 @@
+"""The run directory: what a run leaves behind, and when a new run may use it."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from keras_sacl.config import ConfigError
+
+
+class RunDir:
+    """A run directory: flags.txt, metrics.jsonl, results.json, checkpoints/, encoder.keras, export/.
+
+    Args:
+        path: The directory.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.flags = self.path / "flags.txt"
+        self.metrics = self.path / "metrics.jsonl"
+        self.results_file = self.path / "results.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.encoder = self.path / "encoder.keras"
+        self.export = self.path / "export"
+        self.tensorboard = self.path / "tensorboard"
+
+    def check(self, config):
+        """Refuses a directory that the run of `config` must not touch; changes nothing.
+
+        Raises:
+            ConfigError: If it is not a directory, cannot be written, holds something else than
+                the run to resume or to read, or lacks what the first stage needs.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError("run_dir", self.path, "is a file; name a directory")
+        parent = self.path
+        while not parent.exists():
+            parent = parent.parent
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            raise ConfigError(
+                "run_dir", self.path, f"cannot be written ({parent} is not a writable directory)"
+            )
+        filled = self.path.exists() and any(self.path.iterdir())
+        if "pretrain" not in config.stages:
+            if not self.encoder.is_file():
+                raise ConfigError(
+                    "run_dir", self.path,
+                    f"has no encoder.keras for --stages={','.join(config.stages)}; "
+                    "run the pretrain stage first",
+                )  # fmt: skip
+            if config.overwrite:
+                raise ConfigError(
+                    "overwrite", True, "would delete the encoder that the stages need; leave it out"
+                )
+        elif filled and not (config.resume or config.overwrite):
+            raise ConfigError(
+                "run_dir", self.path, "is not empty; add --resume or --overwrite, or name another"
+            )
+        elif filled and not self.flags.is_file():
+            raise ConfigError(
+                "run_dir", self.path, "is not empty and holds no run (no flags.txt); name another"
+            )
+
+    def start(self, config):
+        """Makes the directory, clears an overwritten run, writes flags.txt."""
+        if config.overwrite and self.path.exists():
+            shutil.rmtree(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        if "pretrain" in config.stages:
+            write_text(self.flags, "\n".join(config.flag_lines()) + "\n")
+
+    def results(self):
+        """The contents of results.json; empty before the first stage has ended."""
+        if not self.results_file.exists():
+            return {}
+        return json.loads(self.results_file.read_text(encoding="utf-8"))
+
+    def record(self, stage, result):
+        """Puts one stage's result into results.json."""
+        results = {**self.results(), stage: result}
+        write_text(self.results_file, json.dumps(results, indent=2) + "\n")
+
+
+def write_text(path, text):
+    """Writes a text file whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

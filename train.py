@@ -1,0 +1,122 @@
+"""Pretrains a small image encoder without labels, evaluates it, and exports it for phones.
+
+    python train.py --flagfile=flags/quickstart.flags
+
+Exit codes: 0 done; 2 bad input (one line on stderr says which flag); 3 an exported file failed
+its check; 4 training stopped by the collapse guard; 130 interrupted.
+"""
+
+import dataclasses
+import os
+import sys
+import types
+import typing
+
+# Before TensorFlow is imported: its notes on missing GPUs would bury the one line that matters.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from absl import app, flags  # noqa: E402
+
+from keras_sacl.config import ConfigError, RunConfig  # noqa: E402
+
+BAD_INPUT, FAILED_EXPORT, STOPPED, INTERRUPTED = 2, 3, 4, 130
+
+
+def define_flags(holder=flags.FLAGS):
+    """Defines one flag for each field of RunConfig."""
+    for field in dataclasses.fields(RunConfig):
+        kind = field.type
+        if isinstance(kind, types.UnionType):
+            kind = typing.get_args(kind)[0]
+        define = {
+            bool: flags.DEFINE_boolean,
+            int: flags.DEFINE_integer,
+            float: flags.DEFINE_float,
+            str: flags.DEFINE_string,
+            tuple: flags.DEFINE_list,
+        }[kind]
+        default = list(field.default) if kind is tuple else field.default
+        define(field.name, default, field.metadata["help"], flag_values=holder)
+
+
+def read_config(argv, holder=flags.FLAGS):
+    """The validated RunConfig of a command line.
+
+    Raises:
+        ConfigError: On a value that cannot work.
+        flags.Error: On an unknown flag or a value of the wrong type.
+    """
+    positional = holder(argv)[1:]
+    if positional:
+        raise flags.Error(f"Unknown argument {positional[0]!r}; settings are given as --flag=value")
+    values = {}
+    for field in dataclasses.fields(RunConfig):
+        value = holder[field.name].value
+        values[field.name] = tuple(value) if isinstance(value, list) else value
+    return RunConfig(**values).validated()
+
+
+def run(config):
+    """Runs the stages of a configuration; returns the exit code."""
+    from keras_sacl import stages
+    from keras_sacl.callbacks import TrainingStopped
+    from keras_sacl.stages.summary import summary
+
+    run_dir = stages.RunDir(config.run_dir)
+    run_dir.check(config)
+    if config.resume and run_dir.flags.exists():
+        check_resumed(config, run_dir.flags)
+    try:
+        stages.check_inputs(config)
+    except ValueError as error:  # of a loader: its text names the flag
+        raise ConfigError.from_text(error) from error
+    run_dir.start(config)
+    try:
+        for name, stage in stages.RUNNERS.items():
+            if name in config.stages:
+                stage(config, run_dir, say=say)
+    except TrainingStopped as stopped:
+        print(f"train.py: training stopped: {stopped}", file=sys.stderr)
+        return STOPPED
+    results = run_dir.results()
+    print(summary(results))
+    print(f"everything is in {run_dir.path}")
+    failed = {
+        name: row["reason"]
+        for name, row in results.get("export", {}).items()
+        if "export" in config.stages and not row["passed"]
+    }
+    for name, reason in failed.items():
+        print(f"train.py: {name} failed its check: {reason}", file=sys.stderr)
+    return FAILED_EXPORT if failed else 0
+
+
+def check_resumed(config, flags_file):
+    """Refuses to resume with settings that would make it another run."""
+    holder = flags.FlagValues()
+    define_flags(holder)
+    earlier = read_config(["train.py", f"--flagfile={flags_file}"], holder)
+    for name in config.differences(earlier):
+        value, was = getattr(config, name), getattr(earlier, name)
+        raise ConfigError(name, value, f"the run to resume has {was}; drop --resume or the change")
+
+
+def say(line):
+    print(line, flush=True)
+
+
+def main(argv):
+    define_flags()
+    app.define_help_flags()
+    try:
+        return run(read_config(argv))
+    except (ConfigError, flags.Error) as error:
+        print(f"train.py: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("train.py: interrupted; --resume continues from the last checkpoint", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
