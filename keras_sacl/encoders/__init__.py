@@ -1,0 +1,86 @@
+"""Encoders by name: small image networks at any width and image size, from pixels to features."""
+
+import difflib
+import math
+
+import keras
+
+from keras_sacl.encoders import efficientnet, mobilenet, resnet
+from keras_sacl.encoders.adapt import adapt
+from keras_sacl.encoders.stem import strides_to_remove
+
+_LIBRARY = {
+    "mobilenet_v1": mobilenet.mobilenet_v1,
+    "mobilenet_v2": mobilenet.mobilenet_v2,
+    "mobilenet_v3_small": mobilenet.mobilenet_v3_small,
+    "mobilenet_v3_large": mobilenet.mobilenet_v3_large,
+    "efficientnet_b0": efficientnet.efficientnet_b0,
+    "efficientnet_b1": efficientnet.efficientnet_b1,
+}
+_RESNETS = {
+    "resnet18": resnet.resnet18,
+    "resnet34": resnet.resnet34,
+    "resnet50": resnet.resnet50,
+    "resnet20_cifar": resnet.resnet20_cifar,
+}
+ENCODERS = (*_LIBRARY, *_RESNETS)
+
+_LIBRARY_STRIDE = 32
+
+
+def build_encoder(name, *, width=1.0, image_size=224, batch_norm_momentum=0.9):
+    """An image encoder with fresh weights, as a plain functional model.
+
+    The same name at two widths gives two models whose variables correspond one to one. Images
+    below 128 px get a small-image stem: the first strides are left out, so that the last feature
+    map is at least 4 x 4 (32 px: total stride 8 in place of 32).
+
+    Convolutions start for ReLU (He, normal; depthwise ones with a fan of k x k), and BatchNorm
+    has momentum 0.9: with the usual 0.99 or 0.999 the moving statistics of a short run lag so
+    far behind that features at inference are noise.
+
+    Args:
+        name: One of `ENCODERS`.
+        width: Multiplier of all channels, above 0. Channels are rounded as the backbone's
+            authors do, mostly to multiples of 8.
+        image_size: Side of the square input in pixels, at least 8.
+        batch_norm_momentum: Share of the old value that a moving statistic keeps each step.
+
+    Returns:
+        A `keras.Model` named `name`: (B, image_size, image_size, 3) normalised pixels to (B, F)
+        float32 features, the global average of the last map.
+
+    Raises:
+        ValueError: On an unknown name or an impossible width, size or momentum.
+    """
+    if name not in ENCODERS:
+        close = difflib.get_close_matches(str(name), ENCODERS, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(
+            f"`encoder` must be one of {', '.join(ENCODERS)}{hint}. Received: encoder={name!r}"
+        )
+    if not (0 < width < math.inf):
+        raise ValueError(f"`width` must be above 0. Received: width={width}")
+    if not (isinstance(image_size, int) and image_size >= 8):
+        raise ValueError(
+            f"`image_size` must be an integer of at least 8. Received: image_size={image_size}"
+        )
+    if not 0 <= batch_norm_momentum < 1:
+        raise ValueError(
+            "`batch_norm_momentum` must be in [0, 1). "
+            f"Received: batch_norm_momentum={batch_norm_momentum}"
+        )
+    # The ResNets are ours and built for the image size; the library's nets are cut to it.
+    build, removed = _RESNETS.get(name), 0
+    if build is None:
+        build, removed = _LIBRARY[name], strides_to_remove(image_size, _LIBRARY_STRIDE)
+    images, last_map = adapt(
+        lambda w: build(w, image_size),
+        width,
+        image_size=image_size,
+        removed_strides=removed,
+        batch_norm_momentum=batch_norm_momentum,
+    )
+    # float32 whatever the policy: features are compared, normalised and exported.
+    pool = keras.layers.GlobalAveragePooling2D(dtype="float32", name="features")
+    return keras.Model(images, pool(last_map), name=name)

@@ -1,0 +1,90 @@
+"""What every backbone needs to be pretrained here: stem, initialisation, BatchNorm, topology."""
+
+import re
+
+import keras
+from keras import layers
+
+_AUTOMATIC_NAME = re.compile(r"(re_lu|activation|add|multiply|concatenate)(_\d+)?")
+
+
+def adapt(build, width, *, image_size, removed_strides, batch_norm_momentum):
+    """Rebuilds a library backbone, layer by layer.
+
+    - The first strides are left out, with the padding that went with them.
+    - Convolutions and BatchNorm start as `build_encoder` says.
+    - The graph is that of width 1, the channels are those of `width`. (MobileNet-V2 and -V3 add
+      a residual wherever two stages happen to be rounded to the same channels, so that a network
+      and its slim version would not be of one topology.)
+    - Layers named by Keras' global counter are numbered within the model.
+
+    Args:
+        build: Maps a width to a functional backbone, (B, S, S, 3) to (B, H, W, C).
+        width: The width to build.
+        image_size: S.
+        removed_strides: How many strides of 2 to leave out, from the input on.
+        batch_norm_momentum: Momentum of every BatchNorm.
+
+    Returns:
+        (input, output) Keras tensors of the new graph, with fresh weights.
+    """
+    backbone = build(1.0)
+    narrow = {layer.name: layer for layer in build(width).layers}
+    unstrided, dropped_paddings = _without_strides(backbone, removed_strides)
+    counts = {}
+
+    def clone_function(layer):
+        if not isinstance(layer, layers.Layer):
+            return layer  # An operation of keras.ops: it has no state.
+        config = narrow.get(layer.name, layer).get_config()
+        automatic = _AUTOMATIC_NAME.fullmatch(layer.name)
+        if automatic:
+            kind = automatic.group(1)
+            counts[kind] = counts.get(kind, 0) + 1
+            config["name"] = f"{kind}_{counts[kind]}"
+        config["dtype"] = keras.config.dtype_policy()
+        if layer.name in unstrided:
+            config |= {"strides": 1, "padding": "same"}
+        if isinstance(layer, layers.BatchNormalization):
+            config["momentum"] = batch_norm_momentum
+        elif isinstance(layer, layers.DepthwiseConv2D):
+            # Keras counts k * k * C inputs for a depthwise kernel; a filter has k * k.
+            channels = narrow[layer.name].input.shape[-1]
+            config["depthwise_initializer"] = keras.initializers.VarianceScaling(2.0 * channels)
+        elif isinstance(layer, layers.Conv2D):
+            config["kernel_initializer"] = "he_normal"
+        return type(layer).from_config(config)
+
+    def call_function(layer, *args, **kwargs):
+        if layer.name in dropped_paddings or _is_linear_bottleneck_activation(layer.name):
+            return args[0]
+        return layer(*args, **kwargs)
+
+    images = keras.Input((image_size, image_size, 3), name="images")
+    # One tensor or a list of one, as the backbone has it.
+    inputs = [images] if isinstance(backbone.input, list) else images
+    clone = keras.models.clone_model(
+        backbone, input_tensors=inputs, clone_function=clone_function, call_function=call_function
+    )
+    return images, clone.outputs[0]
+
+
+def _without_strides(backbone, number):
+    """Names of the first `number` strided layers, and of the paddings in front of them."""
+    strided = [
+        layer
+        for layer in backbone.layers
+        if isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D))
+        and tuple(layer.strides) == (2, 2)
+    ][:number]
+    paddings = set()
+    for layer in strided:
+        source = layer.input._keras_history.operation
+        if isinstance(source, layers.ZeroPadding2D):
+            paddings.add(source.name)
+    return {layer.name for layer in strided}, paddings
+
+
+def _is_linear_bottleneck_activation(name):
+    # keras-cv's EfficientNet activates the projection of each block; the paper's is linear.
+    return name.endswith("project_activation")

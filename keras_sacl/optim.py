@@ -1,0 +1,146 @@
+"""LARS, the warm-up cosine schedule, and optimizers by name."""
+
+import difflib
+import math
+
+import keras
+from keras import ops
+
+OPTIMIZERS = ("lars", "sgd", "adamw", "lamb")
+
+
+@keras.saving.register_keras_serializable("keras_sacl")
+class LARS(keras.optimizers.Optimizer):
+    """Layer-wise adaptive rate scaling, with momentum.
+
+        g  <- gradient + weight_decay * w
+        g  <- g * trust * ||w|| / ||g||          (1 where either norm is 0)
+        m  <- momentum * m + g
+        w  <- w - learning_rate * m
+
+    Variables of rank 0 or 1 (biases, norm parameters) get neither decay nor adaptation.
+
+    "Large Batch Training of Convolutional Networks" (2017), as used for Barlow Twins (2021).
+
+    Args:
+        learning_rate: A float or a schedule.
+        momentum: Share of the old update that is kept.
+        weight_decay: The decay, coupled: part of the gradient that is rescaled.
+        trust: The trust coefficient eta: 0.001 for ImageNet, 0.02 in published CIFAR settings.
+        **kwargs: As of `keras.optimizers.Optimizer` (clipnorm, ema_momentum, ...).
+    """
+
+    def __init__(
+        self, learning_rate=0.3, momentum=0.9, weight_decay=0.0, trust=0.02, name="lars", **kwargs
+    ):
+        if not 0 <= momentum < 1:
+            raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum}")
+        if not trust > 0:
+            raise ValueError(f"`trust` must be positive. Received: trust={trust}")
+        if not (weight_decay or 0) >= 0:
+            raise ValueError(
+                f"`weight_decay` must not be negative. Received: weight_decay={weight_decay}"
+            )
+        # The base class would decay by itself, after the step; here decay is part of the step.
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self.momentum, self.decay, self.trust = momentum, weight_decay or 0.0, trust
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self._momentums = [
+            self.add_variable_from_reference(v, name="momentum") for v in variables
+        ]
+
+    def update_step(self, gradient, variable, learning_rate):
+        m = self._momentums[self._get_variable_index(variable)]
+        g, w = ops.cast(gradient, variable.dtype), ops.convert_to_tensor(variable)
+        if len(variable.shape) > 1:
+            g = g + self.decay * w
+            w_norm, g_norm = ops.norm(ops.reshape(w, (-1,))), ops.norm(ops.reshape(g, (-1,)))
+            adapted = self.trust * w_norm / ops.where(g_norm > 0, g_norm, 1.0)
+            g = g * ops.where(ops.logical_and(w_norm > 0, g_norm > 0), adapted, 1.0)
+        self.assign(m, self.momentum * m + g)
+        self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * m)
+
+    def get_config(self):
+        config = super().get_config()
+        config.pop("weight_decay", None)
+        return {
+            **config,
+            "momentum": self.momentum,
+            "weight_decay": self.decay,
+            "trust": self.trust,
+        }
+
+
+@keras.saving.register_keras_serializable("keras_sacl")
+class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """A linear warm-up, then half a cosine down to 0.
+
+        step <  W:  peak * (step + 1) / W
+        step >= W:  peak / 2 * (1 + cos(pi * (step - W) / (T - W)))
+
+    Args:
+        learning_rate: The peak.
+        warmup_steps: W; 0 for none. The first step already learns, at peak / W.
+        total_steps: T, at least W.
+    """
+
+    def __init__(self, learning_rate, *, warmup_steps, total_steps):
+        super().__init__()
+        if not 0 <= warmup_steps <= total_steps:
+            raise ValueError(
+                f"`warmup_steps` must be from 0 to total_steps={total_steps}. "
+                f"Received: warmup_steps={warmup_steps}"
+            )
+        self.learning_rate = learning_rate
+        self.warmup_steps, self.total_steps = warmup_steps, total_steps
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32")
+        warmup = (step + 1) / max(self.warmup_steps, 1)
+        span = max(self.total_steps - self.warmup_steps, 1)
+        progress = ops.clip((step - self.warmup_steps) / span, 0.0, 1.0)
+        cosine = 0.5 * (1 + ops.cos(math.pi * progress))
+        return self.learning_rate * ops.where(step < self.warmup_steps, warmup, cosine)
+
+    def get_config(self):
+        return {
+            "learning_rate": self.learning_rate,
+            "warmup_steps": self.warmup_steps,
+            "total_steps": self.total_steps,
+        }
+
+
+def build_optimizer(name, learning_rate, weight_decay=0.0):
+    """An optimizer by name; biases and norm parameters are never decayed.
+
+    Args:
+        name: One of `OPTIMIZERS`. SGD has momentum 0.9.
+        learning_rate: A float or a schedule.
+        weight_decay: Coupled for lars, decoupled for the others.
+
+    Raises:
+        ValueError: On an unknown name.
+    """
+    if name == "lars":
+        return LARS(learning_rate, weight_decay=weight_decay)
+    decay = weight_decay or None
+    if name == "sgd":
+        optimizer = keras.optimizers.SGD(learning_rate, momentum=0.9, weight_decay=decay)
+    elif name == "adamw":
+        optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay)
+    elif name == "lamb":
+        optimizer = keras.optimizers.Lamb(learning_rate, weight_decay=decay)
+    else:
+        close = difflib.get_close_matches(str(name), OPTIMIZERS, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(
+            f"`optimizer` must be one of {', '.join(OPTIMIZERS)}{hint}. "
+            f"Received: optimizer={name!r}"
+        )
+    # By name, since the variables are not known yet: biases, BatchNorm's gamma and beta.
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
