@@ -65,7 +65,7 @@ class TwoViewMethod(keras.Model):
         return frozen_call(self.projector, frozen_call(self.encoder, x, **kwargs))
 
     def train_step(self, data):
-        x_a, x_b = data
+        x_a, x_b, _ = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
             terms = self.loss_terms(x_a, x_b)
             loss = self.loss_scale * terms["loss"]
@@ -77,7 +77,7 @@ class TwoViewMethod(keras.Model):
 
     def test_step(self, data):
         """The same losses on held-out views; batch statistics, nothing is changed."""
-        x_a, x_b = data
+        x_a, x_b, _ = keras.utils.unpack_x_y_sample_weight(data)
         before = [(v, tf.identity(v)) for v in self.non_trainable_variables]
         terms = self.loss_terms(x_a, x_b)
         for variable, value in before:

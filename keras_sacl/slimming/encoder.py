@@ -37,7 +37,9 @@ class SlimmableEncoder(keras.Model):
     """
 
     def __init__(self, host, slim, execution="slice", selection="leading", **kwargs):
-        super().__init__(**kwargs)
+        # Its own reads of variables stay in float32 under mixed precision: statistics are copied
+        # here, and the networks inside cast for themselves.
+        super().__init__(autocast=False, **kwargs)
         if execution not in EXECUTIONS:
             raise ValueError(
                 f"`execution` must be one of {EXECUTIONS}. Received: execution={execution!r}"

@@ -1,0 +1,114 @@
+"""One augmented view of a batch of images: a pure function of the images, a preset and a seed.
+
+    view = augment_view(images, get_preset("cifar10")[0], seed=[1, 2], image_size=32)
+
+Everything is batched: on CPUs the usual per-image layers are slower than the training of a small
+network. All random numbers of a view are one draw (B, columns), so image i of a batch has its own
+row, and leaving an operation out changes nothing for the others.
+"""
+
+import tensorflow as tf
+
+from keras_sacl.data import photometric
+from keras_sacl.data.crops import CROP_ATTEMPTS, crop_batch, pad_for_crops, random_crops
+
+_CROP_COLUMNS = 2 * CROP_ATTEMPTS + 2
+_COLUMNS = (
+    "flip", "jitter", "brightness", "contrast", "saturation", "hue", "grayscale",
+    "blur", "blur_sigma", "solarize",
+)  # fmt: skip
+
+
+class Draws:
+    """The random numbers of one view of a batch, all uniform in [0, 1).
+
+    Args:
+        seed: (2,) integer tensor or pair; equal seeds give equal numbers.
+        batch_size: Number of images, an int or a scalar tensor.
+
+    Attributes:
+        crop: (B, 22) for `random_crops`.
+        flip, jitter, brightness, ...: (B,) each.
+    """
+
+    def __init__(self, seed, batch_size):
+        shape = [batch_size, _CROP_COLUMNS + len(_COLUMNS)]
+        table = tf.random.stateless_uniform(shape, seed, alg="philox")
+        self.crop = table[:, :_CROP_COLUMNS]
+        columns = tf.unstack(table[:, _CROP_COLUMNS:], axis=1)
+        for name, column in zip(_COLUMNS, columns, strict=True):
+            setattr(self, name, column)
+
+    def flips(self, preset):
+        """(B,) bool: which images to mirror."""
+        return self.flip < preset.flip
+
+
+def augment_view(images, preset, seed, image_size):
+    """Makes one view of each image.
+
+    Args:
+        images: (B, H, W, 3) float32 in [0, 1].
+        preset: `ViewPreset`.
+        seed: (2,) integer tensor or pair. The view is a function of it: two views of the same
+            images need two seeds.
+        image_size: Side of the view, in pixels.
+
+    Returns:
+        (B, image_size, image_size, 3) float32 in [0, 1].
+    """
+    images = tf.convert_to_tensor(images, tf.float32)
+    batch_size = images.shape[0] or tf.shape(images)[0]
+    draws = Draws(seed, batch_size)
+    shape = tf.shape(images)
+    crops = random_crops(draws.crop, preset, shape[1], shape[2])
+    cropped = crop_batch(
+        pad_for_crops(images), tf.range(batch_size), crops, draws.flips(preset), image_size
+    )
+    return change_pixels(cropped, preset, draws)
+
+
+def change_pixels(images, preset, draws):
+    """The operations after crop and flip.
+
+    Args:
+        images: (B, S, S, 3) float32 in [0, 1].
+        preset: `ViewPreset`.
+        draws: `Draws` of the same batch.
+
+    Returns:
+        (B, S, S, 3) float32 in [0, 1].
+    """
+    p = preset
+    if p.jitter > 0:
+        jittered = draws.jitter < p.jitter
+        if p.brightness > 0:
+            images = photometric.adjust_brightness(
+                images, photometric.factors(draws.brightness, p.brightness, jittered)
+            )
+        if p.contrast > 0:
+            images = photometric.adjust_contrast(
+                images, photometric.factors(draws.contrast, p.contrast, jittered)
+            )
+        if p.saturation > 0:
+            images = photometric.adjust_saturation(
+                images, photometric.factors(draws.saturation, p.saturation, jittered)
+            )
+        if p.hue > 0:
+            turns = photometric.uniform(draws.hue, -p.hue, p.hue)
+            images = photometric.adjust_hue(images, tf.where(jittered, turns, 0.0))
+    if p.grayscale > 0:
+        images = photometric.remove_colour(images, draws.grayscale < p.grayscale)
+    if p.blur > 0:
+        sigmas = photometric.uniform(draws.blur_sigma, *p.blur_sigma)
+        taps = photometric.blur_kernel_size(images.shape[1])
+        if p.blur < 1:
+            images = photometric.blur_some(images, draws.blur < p.blur, sigmas, taps)
+        else:
+            images = photometric.gaussian_blur(images, sigmas, taps)
+    if p.solarize > 0:
+        chosen = draws.solarize < p.solarize
+        images = photometric.solarize(
+            images, photometric.thresholds(chosen, p.solarize_threshold)
+        )
+    return images

@@ -1,0 +1,229 @@
+"""The methods: losses against NumPy, passes counted, gradients, fit, saving."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_sacl.heads import build_projector
+from keras_sacl.methods import METHODS, SACL, SACLXD, XD, BarlowTwins, TwoViewMethod
+from keras_sacl.slimming import SlimmableEncoder
+
+
+@keras.saving.register_keras_serializable("tests")
+class Counter(layers.Layer):
+    """Counts the forward passes through it, per step."""
+
+    calls = 0
+
+    def call(self, x):
+        Counter.calls += 1
+        return x
+
+
+def network(width, dropout=0.0):
+    c = int(8 * width)
+    inputs = keras.Input((8, 8, 3))
+    x = Counter(name="counter")(inputs)
+    x = layers.Conv2D(c, 3, strides=2, use_bias=False, name="conv")(x)
+    x = layers.BatchNormalization(momentum=0.9, name="bn")(x)
+    x = layers.ReLU(name="relu")(x)
+    if dropout:
+        x = layers.Dropout(dropout, name="dropout")(x)
+    return keras.Model(inputs, layers.GlobalAveragePooling2D(name="pool")(x), name="network")
+
+
+def make(name, execution="slice", dropout=0.0, **settings):
+    keras.utils.set_random_seed(1)
+    encoder = network(1, dropout)
+    if name.startswith("sacl"):
+        encoder = SlimmableEncoder(network(1.5, dropout), encoder, execution=execution)
+    projector = build_projector(encoder.output_shape[-1], (16, 16))
+    return METHODS[name](encoder, projector, **settings)
+
+
+def views(n=16, seed=0):
+    rng = np.random.default_rng(seed)
+    a = rng.normal(size=(n, 8, 8, 3)).astype("float32")
+    return tf.constant(a), tf.constant(a + 0.3 * rng.normal(size=a.shape).astype("float32"))
+
+
+def correlation(a, b):
+    def standard(z):
+        z = np.asarray(z, "float64")
+        return (z - z.mean(0)) / np.sqrt(z.var(0) + 1e-5)
+
+    return standard(a).T @ standard(b) / len(a)
+
+
+def off(c):
+    return (c**2).sum() - (np.diag(c) ** 2).sum()
+
+
+def barlow(c, lambd=0.005):
+    return ((1 - np.diag(c)) ** 2).sum() + lambd * off(c)
+
+
+@pytest.mark.parametrize("pairs", ["same_input", "same_encoder"])
+def test_sacl_xd_is_algorithm_1(pairs):
+    method = make("sacl_xd", xd_pairs=pairs, alpha=0.7)
+    x_a, x_b = views()
+
+    def z(x, slim):
+        return method.projector(method.encoder(x, slim=slim, training=True), training=True)
+
+    z1, z2, z1t, z2t = z(x_a, False), z(x_b, True), z(x_b, False), z(x_a, True)
+    if pairs == "same_input":  # the embeddings of one view by host and slim network
+        c_a, c_b = correlation(z1, z2t), correlation(z2, z1t)
+    else:  # the listing: z1 with z1t, z2 with z2t
+        c_a, c_b = correlation(z1, z1t), correlation(z2, z2t)
+    expected = 0.7 * barlow(correlation(z1, z2)) + 0.3 * 0.5 * 0.005 * (off(c_a) + off(c_b))
+    terms = method.loss_terms(x_a, x_b)
+    np.testing.assert_allclose(terms["loss"], expected, rtol=1e-5)
+
+
+def test_neg_log_adds_to_the_whole_contrastive_loss():
+    method = make("sacl_xd", xd_form="neg_log", gamma=0.5, alpha=0.1)
+    terms = method.loss_terms(*views())
+    np.testing.assert_allclose(
+        terms["loss"], terms["barlow_twins"] + 0.5 * terms["xd"], rtol=1e-6
+    )
+
+
+def test_xd_without_passes_of_its_own_equals_xd_with_them():
+    method = make("xd")
+    x_a, x_b = views()
+    z_a, z_b = method.embed(x_a), method.embed(x_b)
+    with_passes = method.combine(z_a, z_b, method.frozen_embed(x_a), method.frozen_embed(x_b))
+    np.testing.assert_allclose(
+        method.loss_terms(x_a, x_b)["loss"], with_passes["loss"], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "name, dropout, passes",
+    [
+        ("barlow_twins", 0, 2),
+        ("xd", 0, 2),
+        ("xd", 0.5, 4),
+        ("sacl", 0, 2),
+        ("sacl_xd", 0, 4),
+    ],
+)
+def test_each_network_runs_as_often_as_the_method_says(name, dropout, passes):
+    method = make(name, dropout=dropout)
+    x_a, x_b = views()
+    method.loss_terms(x_a, x_b)
+    Counter.calls = 0
+    method.loss_terms(x_a, x_b)
+    assert Counter.calls == passes
+
+
+def test_frozen_passes_give_no_gradient_and_leave_the_statistics():
+    method = make("sacl_xd")
+    x_a, _ = views()
+    before = [np.asarray(v) for v in method.non_trainable_variables]
+    with tf.GradientTape() as tape:
+        z = method.frozen_embed(x_a, slim=True) + method.frozen_embed(x_a, slim=False)
+        loss = tf.reduce_sum(z**2)
+    assert all(g is None for g in tape.gradient(loss, method.trainable_variables))
+    for v, old in zip(method.non_trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(np.asarray(v), old)
+
+
+def test_dropout_differs_between_the_two_passes_of_xd():
+    method = make("xd", dropout=0.5)
+    x_a, _ = views()
+    assert not np.allclose(method.frozen_embed(x_a), method.frozen_embed(x_a))
+
+
+@pytest.mark.parametrize("execution", ["slice", "mask"])
+def test_both_executions_take_the_same_steps(execution):
+    """Three SGD steps from one start: weights and slim statistics end alike."""
+    results = []
+    for chosen in ("slice", execution):
+        method = make("sacl_xd", execution=chosen)
+        method.compile(keras.optimizers.SGD(1e-3))
+        for seed in range(3):
+            method.train_on_batch(*views(seed=seed))
+        results.append([np.asarray(v) for v in method.deployed_encoder().variables])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_fit_lowers_the_loss_and_survives_saving(name, tmp_path):
+    method = make(name)
+    method.compile(keras.optimizers.AdamW(3e-3))
+    dataset = tf.data.Dataset.from_tensors(views(32)).repeat(40)
+    history = method.fit(dataset.take(1), verbose=0).history
+    later = method.fit(dataset, verbose=0).history
+    assert later["loss"][-1] < history["loss"][0]
+    assert 0 < later["embedding_std"][-1] <= 1.01
+    method.save(tmp_path / "method.keras")
+    loaded = keras.models.load_model(tmp_path / "method.keras")
+    assert type(loaded) is type(method)
+    x = views(4)[0]
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), method.predict(x, verbose=0))
+    np.testing.assert_allclose(
+        loaded.deployed_encoder()(x), method.deployed_encoder()(x), rtol=1e-6
+    )
+    assert loaded.evaluate(dataset.take(1), verbose=0, return_dict=True).keys() >= {"loss"}
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(policy):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        method = make("sacl_xd")
+        optimizer = keras.optimizers.AdamW(1e-3)
+        if policy == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        method.compile(optimizer)
+        logs = method.train_on_batch(*views(32), return_dict=True)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert np.isfinite(logs["loss"])
+    assert all(v.dtype == "float32" for v in method.trainable_variables)
+    assert method.deployed_encoder()(views(4)[0]).shape == (4, 8)
+
+
+def test_test_step_changes_nothing():
+    method = make("sacl_xd")
+    method.compile(keras.optimizers.SGD(0.1))
+    before = [np.asarray(v) for v in method.variables]
+    method.evaluate(tf.data.Dataset.from_tensors(views()), verbose=0)
+    for v, old in zip(method.variables, before, strict=True):
+        np.testing.assert_array_equal(np.asarray(v), old)
+
+
+def test_a_method_of_ones_own_is_one_method():
+    class Mine(TwoViewMethod):
+        def loss_terms(self, x_a, x_b):
+            z_a, z_b = self.embed(x_a), self.embed(x_b)
+            return {"loss": tf.reduce_mean((z_a - z_b) ** 2), "z": z_b}
+
+    encoder = network(1)
+    method = Mine(encoder, build_projector(8, (4,)))
+    method.compile("adam")
+    assert method.fit(tf.data.Dataset.from_tensors(views()), verbose=0).history["loss"]
+
+
+def test_bad_arguments_are_named():
+    encoder, projector = network(1), build_projector(8, (4,))
+    with pytest.raises(ValueError, match="`encoder` of SACLXD must be a SlimmableEncoder"):
+        SACLXD(encoder, projector)
+    with pytest.raises(ValueError, match="`encoder` of SACL must be a SlimmableEncoder"):
+        SACL(encoder, projector)
+    with pytest.raises(ValueError, match="`projector` must take the encoder's 8 features"):
+        BarlowTwins(encoder, build_projector(9, (4,)))
+    for settings in ({"alpha": 1.5}, {"xd_pairs": "x"}, {"xd_form": "x"}, {"gamma": -1}):
+        (name, value), = settings.items()
+        with pytest.raises(ValueError, match=f"`{name}` must .*Received: {name}={value!r}"):
+            XD(encoder, projector, **settings)
+    with pytest.raises(ValueError, match="`loss_scale` must be positive"):
+        XD(encoder, projector, loss_scale=0)
+    with pytest.raises(ValueError, match="`lambd` must not be negative"):
+        XD(encoder, projector, lambd=-1)
