@@ -39,7 +39,7 @@ class SlimmableEncoder(keras.Model):
     def __init__(self, host, slim, execution="slice", selection="leading", **kwargs):
         # Its own reads of variables stay in float32 under mixed precision: statistics are copied
         # here, and the networks inside cast for themselves.
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(**{**kwargs, "dtype": "float32"})
         if execution not in EXECUTIONS:
             raise ValueError(
                 f"`execution` must be one of {EXECUTIONS}. Received: execution={execution!r}"
