@@ -3,7 +3,7 @@
 from keras_sacl.callbacks.checkpoint import RunCheckpoint
 from keras_sacl.callbacks.guard import CollapseGuard, TrainingStopped
 from keras_sacl.callbacks.knn_monitor import KNNMonitor
-from keras_sacl.callbacks.metrics_log import MetricsLog
+from keras_sacl.callbacks.metrics_log import MetricsLog, read_metrics
 from keras_sacl.callbacks.slim_refresh import SlimRefresh
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "RunCheckpoint",
     "SlimRefresh",
     "TrainingStopped",
+    "read_metrics",
 ]

@@ -86,26 +86,37 @@ def crop_batch(padded, indices, crops, flips, size):
     return tf.image.crop_and_resize(padded, ends / tf.tile(last, [2]), indices, (size, size))
 
 
-def crop_photo(image, crop, size):
-    """Crops and resizes one image, with antialiasing, in one resampling.
+def centre_crop(height, width, share=1.0):
+    """The centred square (4,) whose side is `share` of the image's shorter side, in pixels."""
+    height, width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+    side = share * tf.minimum(height, width)
+    return tf.stack([(height - side) / 2, (width - side) / 2, side, side])
+
+
+def crop_together(images, crop, size):
+    """Takes one and the same crop of every image, resized with antialiasing in one resampling.
+
+    The whole square image gives `tf.image.resize(images, (size, size), antialias=True)`.
 
     Args:
-        image: (H, W, 3) of any numeric type.
+        images: (B, H, W, 3) of any numeric type.
         crop: (4,) float32 in pixels.
         size: Side of the result, in pixels.
 
     Returns:
-        (size, size, 3) float32 in the unit of `image`.
+        (B, size, size, 3) float32 in the unit of `images`.
     """
+    # Photos need the antialiasing, and next to decoding (1.3 ms at 348 x 464) its price is small
+    # (1.0 instead of 0.6 ms to 224 px).
     scale = size / crop[2:]
     return tf.raw_ops.ScaleAndTranslate(
-        images=image[None],
+        images=images,
         size=[size, size],
         scale=scale,
         translation=-crop[:2] * scale,
         kernel_type="triangle",
         antialias=True,
-    )[0]
+    )
 
 
 def flip_batch(images, flips):

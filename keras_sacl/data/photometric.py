@@ -111,9 +111,7 @@ def blur_some(images, chosen, sigmas, kernel_size):
 
     def blurred():
         where = tf.where(chosen)
-        some = gaussian_blur(
-            tf.gather_nd(images, where), tf.gather_nd(sigmas, where), kernel_size
-        )
+        some = gaussian_blur(tf.gather_nd(images, where), tf.gather_nd(sigmas, where), kernel_size)
         return tf.tensor_scatter_nd_update(images, where, some)
 
     return tf.cond(tf.reduce_any(chosen), blurred, lambda: images)

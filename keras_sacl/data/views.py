@@ -108,7 +108,5 @@ def change_pixels(images, preset, draws):
             images = photometric.gaussian_blur(images, sigmas, taps)
     if p.solarize > 0:
         chosen = draws.solarize < p.solarize
-        images = photometric.solarize(
-            images, photometric.thresholds(chosen, p.solarize_threshold)
-        )
+        images = photometric.solarize(images, photometric.thresholds(chosen, p.solarize_threshold))
     return images

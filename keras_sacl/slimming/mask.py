@@ -99,7 +99,7 @@ def insert_masks(host, keep):
 
     def call_function(layer, *args, **kwargs):
         y = layer(*args, **kwargs)
-        if not layer.weights or _read_by_batch_norm_only(layer):
+        if not getattr(layer, "weights", None) or _read_by_batch_norm_only(layer):
             return y
         channels, kept = layer.output.shape[-1], keep(layer)
         return y if kept == channels else SlimMask(kept, name=f"{layer.name}_slim_mask")(y)

@@ -132,7 +132,7 @@ def channel_groups(host, pairs):
             for y in node.output_tensors:
                 group_of[id(y)] = out
             outputs[layer.name] = out
-            for variable in layer.variables:
+            for variable in getattr(layer, "variables", ()):  # operations have none
                 for axis in range(len(variable.shape)):
                     from_input = axis == len(variable.shape) - 2 and inputs
                     axis_groups[id(variable), axis] = inputs[0] if from_input else out
@@ -178,7 +178,7 @@ def largest_channels(pairs, groups):
 
 def _output_group(layer, node, inputs, new_group, union):
     out_channels = node.output_tensors[0].shape[-1]
-    mixes = layer.variables and not isinstance(
+    mixes = getattr(layer, "variables", ()) and not isinstance(
         layer, (keras.layers.BatchNormalization, keras.layers.DepthwiseConv2D)
     )
     if not inputs or (mixes and hasattr(layer, "kernel")):

@@ -1,0 +1,13 @@
+"""Images, their augmented views, and the pipelines that deliver both."""
+
+from keras_sacl.data.datasets import load_source
+from keras_sacl.data.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalise
+from keras_sacl.data.pipeline import plain_batches, raw_batches, two_view_dataset
+from keras_sacl.data.presets import PRESETS, ViewPreset, get_preset
+from keras_sacl.data.source import ImageSource
+from keras_sacl.data.views import augment_view
+
+__all__ = [
+    "IMAGENET_MEAN", "IMAGENET_STD", "PRESETS", "ImageSource", "ViewPreset", "augment_view",
+    "get_preset", "load_source", "normalise", "plain_batches", "raw_batches", "two_view_dataset",
+]  # fmt: skip

@@ -1,0 +1,68 @@
+"""Features of frozen encoders, and what is done to them before any comparison."""
+
+import hashlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def extract_features(encode, batches):
+    """The features of all images, in order.
+
+    Args:
+        encode: A `keras.Model`, run in inference mode, or any callable on a batch of images.
+        batches: Iterable of (images, labels); the last batch may be smaller.
+
+    Returns:
+        (features, labels): float32 (N, F) and int64 (N,).
+
+    Raises:
+        ValueError: If there is no batch, or a feature is not finite.
+    """
+    if isinstance(encode, keras.Model):
+        encode = _inference(encode)
+    features, labels = [], []
+    for images, batch_labels in batches:
+        features.append(np.asarray(encode(images), "float32"))
+        labels.append(np.asarray(batch_labels, "int64"))
+    if not features:
+        raise ValueError("`batches` must hold at least one batch. Received none.")
+    features = np.concatenate(features)
+    if not np.isfinite(features).all():
+        raise ValueError("the encoder gives features that are not finite (NaN or infinity)")
+    return features, np.concatenate(labels)
+
+
+def l2_normalise(features):
+    """Rows of length 1; rows of zeros stay zero.
+
+    Free of scale: an untrained network gives features of 1e-19, whose squares underflow and for
+    which no epsilon is small enough, so each row is divided by its largest entry first.
+
+    Args:
+        features: (N, F) floats.
+
+    Returns:
+        (N, F) float32.
+    """
+    features = np.asarray(features, "float32")
+    largest = np.abs(features).max(axis=1, keepdims=True)
+    scaled = features / np.where(largest > 0, largest, 1)
+    length = np.linalg.norm(scaled, axis=1, keepdims=True)
+    return scaled / np.where(length > 0, length, 1)
+
+
+def fingerprint(model):
+    """SHA-256 over all weights and moving statistics of a model, as a hexadecimal string."""
+    digest = hashlib.sha256()
+    for variable in model.variables:
+        digest.update(str((variable.name, variable.shape, variable.dtype)).encode())
+        digest.update(np.ascontiguousarray(variable).tobytes())
+    return digest.hexdigest()
+
+
+def _inference(model):
+    # One trace for all batch sizes: without the open dimension the last batch would be a second.
+    signature = [tf.TensorSpec((None, *model.input_shape[1:]), "float32")]
+    return tf.function(lambda x: model(x, training=False), input_signature=signature)

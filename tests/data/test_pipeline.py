@@ -1,0 +1,176 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_sacl.data import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ImageSource,
+    ViewPreset,
+    get_preset,
+    load_source,
+    normalise,
+    plain_batches,
+    raw_batches,
+    two_view_dataset,
+)
+
+SETTINGS = {"image_size": 16, "batch_size": 8, "seed": 5}
+STILL = ViewPreset(
+    crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=0.0, jitter=0.0, grayscale=0.0
+)
+
+
+def pixels(count, height=16, width=16):
+    return np.random.default_rng(count).integers(0, 256, (count, height, width, 3), np.uint8)
+
+
+def encoded(count):
+    return [tf.io.encode_png(pixels(1, 20 + i, 30)[0]).numpy() for i in range(count)]
+
+
+@pytest.fixture(params=["decoded", "bytes", "paths"])
+def source(request, tmp_path):
+    if request.param == "decoded":
+        return ImageSource(pixels(21))
+    if request.param == "bytes":
+        return ImageSource(encoded(21))
+    paths = [tmp_path / f"{i}.png" for i in range(21)]
+    for path, content in zip(paths, encoded(21), strict=True):
+        path.write_bytes(content)
+    return ImageSource([str(path) for path in paths])
+
+
+def views(source, name="imagenet1k", **changes):
+    data = two_view_dataset(source, get_preset(name), **{"epochs": 3, **SETTINGS, **changes})
+    return list(data.as_numpy_iterator())
+
+
+def test_shapes_and_steps(source):
+    data = two_view_dataset(source, get_preset("imagenet1k"), epochs=3, **SETTINGS)
+    assert data.cardinality() == 3 * 2
+    assert [tuple(s.shape) for s in data.element_spec] == [(8, 16, 16, 3)] * 2
+    found = list(data.as_numpy_iterator())
+    assert len(found) == 6
+    for a, b in found:
+        assert (
+            a.dtype == b.dtype == np.float32 and np.all(np.isfinite(a)) and np.all(np.isfinite(b))
+        )
+        assert np.abs(a - b).max() > 0.5
+
+
+@pytest.mark.parametrize("start_step", [1, 2, 5, 6])
+def test_a_resumed_stream_is_the_uninterrupted_one(source, start_step):
+    whole = views(source)
+    resumed = views(source, start_step=start_step)
+    assert len(resumed) == 6 - start_step
+    for (a, b), (c, d) in zip(whole[start_step:], resumed, strict=True):
+        np.testing.assert_array_equal(a, c)
+        np.testing.assert_array_equal(b, d)
+
+
+def test_the_seed_changes_everything(source):
+    (a, b), (c, d) = views(source)[0], views(source, seed=6)[0]
+    assert np.abs(a - c).max() > 0.5 and np.abs(b - d).max() > 0.5
+
+
+def test_more_epochs_do_not_change_the_first():
+    source = ImageSource(pixels(21))
+    np.testing.assert_array_equal(views(source)[1][0], views(source, epochs=9)[1][0])
+
+
+def seen(source, epochs=4, **changes):
+    data = two_view_dataset(source, (STILL, STILL), epochs=epochs, **{**SETTINGS, **changes})
+    return list(data.as_numpy_iterator())
+
+
+def test_each_epoch_is_a_permutation_of_its_own():
+    levels = np.arange(20, dtype=np.uint8) * 10
+    source = ImageSource(np.tile(levels[:, None, None, None], (1, 16, 16, 3)))
+    found = seen(source, batch_size=10, mean=(0, 0, 0), std=(1, 1, 1))
+    values = np.array([np.round(a[:, 0, 0, 0] * 25.5).astype(int) for a, _ in found])
+    epochs = values.reshape(4, 20)
+    np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(20), (4, 1)))
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_still_views_are_the_normalised_images_twice():
+    source = ImageSource(pixels(8))
+    (a, b), *_ = seen(source, epochs=1)
+    np.testing.assert_allclose(a, b, atol=1e-5)
+    expected = (source.images / 255.0 - IMAGENET_MEAN) / IMAGENET_STD
+    order = [np.abs(expected - image).mean(axis=(1, 2, 3)).argmin() for image in a]
+    assert sorted(order) == list(range(8))
+    np.testing.assert_allclose(a, expected[order], atol=1e-4)
+
+
+def test_photos_and_pixels_get_the_same_crops():
+    images = pixels(8, 32, 32)
+    files = ImageSource([tf.io.encode_png(image).numpy() for image in images])
+    # Enlarged, so that antialiasing has no part in it.
+    large = {"image_size": 64, "epochs": 1}
+    for (a, b), (c, d) in zip(
+        views(ImageSource(images), "digits", **large), views(files, "digits", **large), strict=True
+    ):
+        inner = (slice(None), slice(4, -4), slice(4, -4))
+        np.testing.assert_allclose(a[inner], c[inner], atol=2e-4)
+        np.testing.assert_allclose(b[inner], d[inner], atol=2e-4)
+
+
+def test_bad_settings(source):
+    for batch_size in (0, 1, 22):
+        with pytest.raises(ValueError, match=f"`batch_size` must .*batch_size={batch_size}"):
+            views(source, batch_size=batch_size)
+    with pytest.raises(ValueError, match="`start_step` must be in .*start_step=7"):
+        views(source, start_step=7)
+    with pytest.raises(ValueError, match="`epochs`"):
+        views(source, epochs=0)
+    with pytest.raises(ValueError, match="`seed`"):
+        views(source, seed=-1)
+    with pytest.raises(ValueError, match="`batch_size`"):
+        raw_batches(source, image_size=16, batch_size=0)
+
+
+def test_plain_batches_keep_order_and_the_last_images(source):
+    batches = list(plain_batches(source, image_size=16, batch_size=8).as_numpy_iterator())
+    assert [len(x) for x, _ in batches] == [8, 8, 5]
+    assert all(np.all(y == -1) and y.dtype == np.int64 for _, y in batches)
+    one = list(plain_batches(source, image_size=16, batch_size=1).as_numpy_iterator())
+    np.testing.assert_array_equal(
+        np.concatenate([x for x, _ in batches]), np.concatenate([x for x, _ in one])
+    )
+
+
+def test_plain_is_raw_normalised(source):
+    settings = {"image_size": 12, "batch_size": 21}
+    (raw, _), *_ = raw_batches(source, **settings).as_numpy_iterator()
+    (plain, _), *_ = plain_batches(source, **settings).as_numpy_iterator()
+    assert raw.dtype == np.uint8 and raw.shape == (21, 12, 12, 3)
+    np.testing.assert_allclose(plain, normalise(raw / np.float32(255)), atol=1e-6)
+
+
+def test_small_images_are_resized_whole():
+    source = load_source("digits", "test").take(6)
+    (raw, labels), *_ = raw_batches(source, image_size=32, batch_size=6).as_numpy_iterator()
+    expected = np.round(tf.image.resize(source.images, (32, 32), antialias=True))
+    assert np.abs(raw - expected).max() <= 1  # a half may be rounded either way
+    np.testing.assert_array_equal(labels, source.labels)
+    (same, _), *_ = raw_batches(source, image_size=8, batch_size=6).as_numpy_iterator()
+    np.testing.assert_array_equal(same, source.images)
+
+
+def test_photos_are_resized_then_cropped_to_the_centre():
+    gradient = np.tile(np.linspace(0, 255, 512)[None, :, None], (256, 1, 3)).astype(np.uint8)
+    source = ImageSource([tf.io.encode_png(gradient).numpy()])
+    (raw, _), *_ = raw_batches(source, image_size=224, batch_size=1).as_numpy_iterator()
+    np.testing.assert_array_equal(raw[0], gradient[16:240, 144:368])
+    (half, _), *_ = raw_batches(source, image_size=112, batch_size=1).as_numpy_iterator()
+    expected = tf.image.resize(gradient, (128, 256), antialias=True)[8:120, 72:184]
+    assert np.abs(half[0] - expected).max() <= 1
+
+
+def test_real_photos(tfds_dir):
+    source = load_source("grocery_store", "train", data_dir=tfds_dir, image_size=64, limit=16)
+    found = views(source, image_size=64, epochs=1)
+    assert len(found) == 2 and found[0][0].shape == (8, 64, 64, 3)
+    assert 0.3 < np.std(found[0][0]) < 3

@@ -1,0 +1,161 @@
+"""Every encoder by name: size, initialisation, correspondence of widths, mask equals slice."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.datasets import load_digits
+from sklearn.neighbors import KNeighborsClassifier
+
+from keras_sacl.encoders import ENCODERS, build_encoder
+from keras_sacl.evaluation import l2_normalise
+from keras_sacl.slimming import SlimmableEncoder, check_pair
+
+# Parameters without the classifier, in millions. MobileNet-V1: "MobileNets" (2017), 4.2 M with
+# it; V2 and V3: keras.applications' tables; EfficientNet (2019): 5.3 and 7.8 M with it; ResNets:
+# torchvision's tables; ResNet-20: "Deep Residual Learning" (2015), table 6.
+PARAMETERS = {
+    "mobilenet_v1": 4.25 - 1.025,
+    "mobilenet_v2": 3.54 - 1.281,
+    "mobilenet_v3_small": 0.94,
+    "mobilenet_v3_large": 3.00,
+    "efficientnet_b0": 5.33 - 1.281,
+    "efficientnet_b1": 7.86 - 1.281,
+    "resnet18": 11.69 - 0.513,
+    "resnet34": 21.80 - 0.513,
+    "resnet50": 25.56 - 2.049,
+    "resnet20_cifar": 0.27,
+}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """360 real digits at 32 px, (N, 32, 32, 3) from -2 to 2, and their labels."""
+    images, labels = load_digits(return_X_y=True)
+    images = images[:360].reshape(-1, 8, 8, 1).repeat(4, 1).repeat(4, 2).repeat(3, 3)
+    return (images / 4 - 2).astype("float32"), labels[:360]
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_parameters_are_the_published_ones(name):
+    assert build_encoder(name).count_params() / 1e6 == pytest.approx(PARAMETERS[name], rel=0.03)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_small_images_keep_a_map(name):
+    for image_size in (8, 16, 32, 64, 96):
+        encoder = build_encoder(name, width=0.25, image_size=image_size)
+        _, height, width, _ = encoder.get_layer("features").input.shape
+        assert 4 <= height == width, image_size
+        assert encoder.output_shape[-1] == encoder.get_layer("features").output.shape[-1]
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_widths_correspond(name):
+    models = [build_encoder(name, width=w, image_size=32) for w in (0.25, 0.5, 0.75, 1.5)]
+    for slim, host in zip(models, models[1:], strict=False):
+        check_pair(host, slim)
+        names = [[layer.name for layer in m.layers] for m in (host, slim)]
+        assert names[0] == names[1]
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_features_are_healthy_at_initialisation(name, digits):
+    images, labels = digits
+    keras.utils.set_random_seed(0)
+    encoder = build_encoder(name, width=0.5, image_size=32)
+    features = np.asarray(encoder(images, training=True))
+    assert features.dtype == np.float32
+    assert 0.01 <= features.std(axis=0).mean() <= 10
+    # In inference mode too, where stock networks give features of 1e-19.
+    features = l2_normalise(encoder(images, training=False))
+    neighbours = KNeighborsClassifier(20).fit(features[:240], labels[:240])
+    assert neighbours.score(features[240:], labels[240:]) > 0.25  # chance is 0.1
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_mask_equals_slice(name, digits):
+    """Outputs, gradients of every host variable and moving statistics, in float32."""
+    images = tf.constant(digits[0][:32])
+    keras.utils.set_random_seed(0)
+    host, slim = (build_encoder(name, width=w, image_size=32) for w in (0.75, 0.5))
+    randomise_norms_and_biases(host)
+    results = []
+    for execution in ("mask", "slice"):
+        encoder = SlimmableEncoder(host, slim, execution=execution)
+        results.append(slim_pass(encoder, images))
+    (y, gradients, statistics), (y2, gradients2, statistics2) = results
+    assert np.abs(y2 - y).max() <= 1e-5 * np.abs(y).max()
+    # Relative to the layer: the gradient of a bias in front of a BatchNorm is zero in exact
+    # arithmetic, so it has no scale of its own.
+    scale = np.median([np.abs(g).max() for g in gradients])
+    for g, g2 in zip(gradients, gradients2, strict=True):
+        assert np.abs(g2 - g).max() <= 1e-4 * max(np.abs(g).max(), scale)
+    for s, s2 in zip(statistics, statistics2, strict=True):
+        assert np.abs(s2 - s).max() <= 1e-5 * np.abs(s).max()
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_save_and_load(name, digits, tmp_path):
+    encoder = build_encoder(name, width=0.25, image_size=32)
+    randomise_norms_and_biases(encoder)
+    encoder.save(tmp_path / "encoder.keras")
+    loaded = keras.models.load_model(tmp_path / "encoder.keras", safe_mode=True)
+    x = digits[0][:2]
+    np.testing.assert_allclose(loaded(x), encoder(x), rtol=1e-6)
+
+
+def test_seed_decides_the_weights():
+    def weights(seed):
+        keras.utils.set_random_seed(seed)
+        return build_encoder("mobilenet_v2", width=0.25, image_size=32).get_weights()
+
+    first, again, other = weights(3), weights(3), weights(4)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    kernels = [i for i, w in enumerate(first) if w.ndim == 4]
+    assert not any(np.array_equal(first[i], other[i]) for i in kernels)
+
+
+@pytest.mark.parametrize(
+    "settings, text",
+    [
+        ({"name": "mobilenet"}, "`encoder` must be one of .*did you mean mobilenet_v"),
+        ({"width": 0}, "`width` must be above 0. Received: width=0"),
+        ({"width": -1.0}, "`width` must be above 0. Received: width=-1.0"),
+        ({"image_size": 7}, "`image_size` must be .* at least 8. Received: image_size=7"),
+        ({"batch_norm_momentum": 1}, "`batch_norm_momentum` must be in"),
+    ],
+)
+def test_bad_arguments_are_named(settings, text):
+    with pytest.raises(ValueError, match=text):
+        build_encoder(**{"name": "mobilenet_v1", **settings})
+
+
+def randomise_norms_and_biases(model, seed=0):
+    """Non-trivial BatchNorm parameters, statistics and biases: zeros would hide mistakes."""
+    rng = np.random.default_rng(seed)
+    for v in model.variables:
+        if v.name in ("gamma", "moving_variance"):
+            v.assign(rng.uniform(0.5, 1.5, v.shape))
+        elif v.name in ("beta", "bias", "moving_mean"):
+            v.assign(rng.normal(0, 0.1, v.shape))
+
+
+def slim_pass(encoder, images):
+    shape = (1, encoder.output_shape[-1])
+    weights = tf.constant(np.random.default_rng(1).normal(size=shape), "float32")
+
+    @tf.function
+    def run(x):
+        with tf.GradientTape() as tape:
+            y = encoder(x, slim=True, training=True)
+            loss = tf.reduce_sum(tf.square(y) * weights)
+        return y, tape.gradient(loss, encoder.host.trainable_variables)
+
+    y, gradients = run(images)
+    statistics = [v for v in encoder.weights if v.name.startswith("slim_")]
+    return (
+        np.asarray(y),
+        [np.asarray(tf.convert_to_tensor(g)) for g in gradients],
+        [np.asarray(v) for v in statistics],
+    )
