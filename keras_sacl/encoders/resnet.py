@@ -57,7 +57,7 @@ def _imagenet_resnet(width, image_size, repeats, block):
 
 def _strides(image_size, number):
     """The strides from stem to last stage, the first of them 1 where the image is small."""
-    ones = min(number, strides_to_remove(image_size, 2**number))
+    ones = min(number, strides_to_remove(image_size, 2**number, smallest_map=4))
     return [1] * ones + [2] * (number - ones)
 
 

@@ -54,6 +54,7 @@ def pretrain(config, run_dir, say=print):
             initial_epoch=epochs_done,
             steps_per_epoch=steps,
             callbacks=_callbacks(config, run_dir, source, checkpoint),
+            shuffle=False,  # the data comes in its order
             verbose=_verbosity(config.verbose),
         )
     encoder = deployed_float32(method, config)
