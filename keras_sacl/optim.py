@@ -114,6 +114,33 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
+class _DecaysKernelsOnly:
+    """Leaves biases and norm parameters out of weight decay, by name.
+
+    A class, since `exclude_from_weight_decay` alone is not saved: a loaded optimizer would decay
+    them without a word.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+
+
+@keras.saving.register_keras_serializable("keras_sacl")
+class SGD(_DecaysKernelsOnly, keras.optimizers.SGD):
+    """`keras.optimizers.SGD`, with decoupled decay of kernels only."""
+
+
+@keras.saving.register_keras_serializable("keras_sacl")
+class AdamW(_DecaysKernelsOnly, keras.optimizers.AdamW):
+    """`keras.optimizers.AdamW`, decaying kernels only."""
+
+
+@keras.saving.register_keras_serializable("keras_sacl")
+class Lamb(_DecaysKernelsOnly, keras.optimizers.Lamb):
+    """`keras.optimizers.Lamb`, with decoupled decay of kernels only."""
+
+
 def build_optimizer(name, learning_rate, weight_decay=0.0):
     """An optimizer by name; biases and norm parameters are never decayed.
 
@@ -127,20 +154,14 @@ def build_optimizer(name, learning_rate, weight_decay=0.0):
     """
     if name == "lars":
         return LARS(learning_rate, weight_decay=weight_decay)
-    decay = weight_decay or None
     if name == "sgd":
-        optimizer = keras.optimizers.SGD(learning_rate, momentum=0.9, weight_decay=decay)
-    elif name == "adamw":
-        optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay)
-    elif name == "lamb":
-        optimizer = keras.optimizers.Lamb(learning_rate, weight_decay=decay)
-    else:
-        close = difflib.get_close_matches(str(name), OPTIMIZERS, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(
-            f"`optimizer` must be one of {', '.join(OPTIMIZERS)}{hint}. "
-            f"Received: optimizer={name!r}"
-        )
-    # By name, since the variables are not known yet: biases, BatchNorm's gamma and beta.
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
+        return SGD(learning_rate, momentum=0.9, weight_decay=weight_decay or None)
+    if name == "adamw":
+        return AdamW(learning_rate, weight_decay=weight_decay)
+    if name == "lamb":
+        return Lamb(learning_rate, weight_decay=weight_decay or None)
+    close = difflib.get_close_matches(str(name), OPTIMIZERS, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise ValueError(
+        f"`optimizer` must be one of {', '.join(OPTIMIZERS)}{hint}. Received: optimizer={name!r}"
+    )
