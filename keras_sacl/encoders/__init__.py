@@ -35,9 +35,9 @@ def build_encoder(name, *, width=1.0, image_size=224, batch_norm_momentum=0.9):
     """An image encoder with fresh weights, as a plain functional model.
 
     The same name at two widths gives two models whose variables correspond one to one. Small
-    images get a small-image stem: the first strides are left out, so that the last feature map is at
-    least 2 x 2 (32 px: a total stride of 16 in place of 32), or 4 x 4 for ResNets, as the field
-    trains them on CIFAR (32 px: 8).
+    images get a small-image stem: the first strides are left out, so that the last feature map
+    is at least 2 x 2 (32 px: a total stride of 16 in place of 32), or 4 x 4 for ResNets, as the
+    field trains them on CIFAR (32 px: 8).
 
     Convolutions start for ReLU (He, normal; depthwise ones with a fan of k x k), and BatchNorm
     has momentum 0.9: with the usual 0.99 or 0.999 the moving statistics of a short run lag so
@@ -77,7 +77,8 @@ def build_encoder(name, *, width=1.0, image_size=224, batch_norm_momentum=0.9):
     # The ResNets are ours and built for the image size; the library's nets are cut to it.
     build, removed = _RESNETS.get(name), 0
     if build is None:
-        build, removed = _LIBRARY[name], strides_to_remove(image_size, _LIBRARY_STRIDE, _SMALLEST_MAP)
+        build = _LIBRARY[name]
+        removed = strides_to_remove(image_size, _LIBRARY_STRIDE, _SMALLEST_MAP)
     images, last_map = adapt(
         lambda w: build(w, image_size),
         width,

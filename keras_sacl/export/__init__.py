@@ -78,10 +78,11 @@ def export_encoder(
         say(f"exporting {file}")
         path = directory / file
         try:
-            content = _convert(name, precision, model, encoder, mean, std, preprocessing, calibration)
-            _write(path, content)
+            path.unlink(missing_ok=True)  # of an earlier export: it must not pass for this one
+            settings = (mean, std, preprocessing, calibration)
+            _write(path, _convert(name, precision, model, encoder, *settings))
             rows[file] = check_file(path, precision=precision or "float32", **context)
-        except Exception as error:  # noqa: BLE001: a converter may raise anything
+        except Exception as error:  # a converter may raise anything
             text = " ".join(str(error).split())[:300]
             rows[file] = {"passed": False, "reason": f"{type(error).__name__}: {text}"}
     return rows

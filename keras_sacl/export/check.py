@@ -8,7 +8,7 @@ import numpy as np
 from keras_sacl.evaluation.features import extract_features
 from keras_sacl.evaluation.knn import knn_accuracy
 from keras_sacl.export.runtimes import open_runner
-from keras_sacl.export.tflite import tflite_ops
+from keras_sacl.export.tflite import float_tensors, tflite_ops
 
 # Of a float file: the largest difference, relative to the scale of the features. Half precision
 # has 11 bits, and its errors add up over the layers.
@@ -39,9 +39,13 @@ def check_file(path, *, encoder, precision, mean, std, pixels, bank, queries):
     path = Path(path)
     row = {"bytes": path.stat().st_size, "passed": True, "reason": None}
     if path.suffix == ".tflite":
-        row["ops"], foreign = tflite_ops(path.read_bytes())
+        content = path.read_bytes()
+        row["ops"], foreign = tflite_ops(content)
         if foreign:
             reason = f"holds operations outside the TFLite builtins: {', '.join(foreign)}"
+            return {**row, "passed": False, "reason": reason}
+        if precision == "int8" and (floats := float_tensors(content)):
+            reason = f"is not integer throughout: {len(floats)} float tensors, {floats[0]} first"
             return {**row, "passed": False, "reason": reason}
     runner = open_runner(path)
 

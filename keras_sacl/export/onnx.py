@@ -1,8 +1,8 @@
 """ONNX files."""
 
-import logging
-
 import tensorflow as tf
+
+from keras_sacl.export.quiet import quiet
 
 
 def convert_onnx(model, opset=17):
@@ -17,17 +17,18 @@ def convert_onnx(model, opset=17):
     Returns:
         The file's content as bytes, checked by `onnx.checker`.
     """
-    import onnx
-    import tf2onnx
+    with quiet():
+        import onnx
+        import tf2onnx
 
-    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     spec = tf.TensorSpec((None, *model.input_shape[1:]), model.inputs[0].dtype, name="images")
 
     @tf.function(input_signature=[spec])
     def serve(images):
         return {"features": tf.identity(model(images, training=False), name="features")}
 
-    proto, _ = tf2onnx.convert.from_function(serve, input_signature=[spec], opset=opset)
+    with quiet():
+        proto, _ = tf2onnx.convert.from_function(serve, input_signature=[spec], opset=opset)
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     onnx.checker.check_model(proto, full_check=True)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_sacl.export.quiet import quiet
+
 
 class TFLiteRunner:
     """Runs a TFLite file, image by image, as a phone does.
@@ -16,8 +18,9 @@ class TFLiteRunner:
     def __init__(self, path, num_threads=1):
         from ai_edge_litert.interpreter import Interpreter
 
-        self._interpreter = Interpreter(model_path=str(path), num_threads=num_threads)
-        self._interpreter.allocate_tensors()
+        with quiet():
+            self._interpreter = Interpreter(model_path=str(path), num_threads=num_threads)
+            self._interpreter.allocate_tensors()
         (self._input,) = self._interpreter.get_input_details()
         (self._output,) = self._interpreter.get_output_details()
 

@@ -1,14 +1,12 @@
 """TFLite files: float32, float16 and full-integer int8, of TFLite's own operations only."""
 
-import contextlib
-import os
 import tempfile
-import warnings
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-_CUSTOM_PREFIXES = ("Flex", "CUSTOM")
+from keras_sacl.export.quiet import quiet
 
 
 def convert_tflite(model, precision="float32", calibration=None, integer_input="int8"):
@@ -18,8 +16,9 @@ def convert_tflite(model, precision="float32", calibration=None, integer_input="
         model: A `keras.Model` of one input and one output.
         precision: "float32"; "float16" (weights stored in half precision); "int8" (weights,
             activations, input and output are integers).
-        calibration: For int8: (N, ...) real inputs of the model, which set the ranges.
-        integer_input: For int8: "int8" or "uint8", the type of the input.
+        calibration: For int8: (N, S, S, C) real inputs of the model, which set the ranges.
+        integer_input: For int8: "int8", or "uint8" for a model of pixels from 0 to 255, whose
+            input then has scale 1 and zero point 0.
 
     Returns:
         The file's content as bytes.
@@ -33,9 +32,14 @@ def convert_tflite(model, precision="float32", calibration=None, integer_input="
         )
     if precision == "int8" and (calibration is None or not len(calibration)):
         raise ValueError("`calibration` must hold real inputs for int8. Received none.")
+    if precision == "int8" and integer_input == "uint8":
+        # The quantised pixel must be the pixel itself, even if no image has black and white: with
+        # any other scale the camera's bytes would mean something else.
+        calibration = np.array(calibration, "float32")
+        calibration[0, 0, 0], calibration[0, -1, -1] = 0, 255
     # By way of an inference SavedModel: converting the Keras model or its function directly gives
     # graphs that read variables (NaN), or the training graph, without an error.
-    with tempfile.TemporaryDirectory() as directory, _quiet():
+    with tempfile.TemporaryDirectory() as directory, quiet():
         archive = keras.export.ExportArchive()
         archive.track(model)
         spec = tf.TensorSpec((1, *model.input_shape[1:]), model.inputs[0].dtype, name="images")
@@ -60,31 +64,38 @@ def convert_tflite(model, precision="float32", calibration=None, integer_input="
 def tflite_ops(content):
     """The operations of a TFLite file, as (all names, those that are not TFLite's own).
 
+    Read from the file itself, so that a file that no interpreter here can run is named for what
+    it holds.
+
     Args:
         content: The file's bytes.
 
     Returns:
         Two sorted lists of names.
     """
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+    from ai_edge_litert import schema_py_generated as schema
 
-    interpreter = Interpreter(
-        model_content=content,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )
-    names = sorted({op["op_name"] for op in interpreter._get_ops_details()})
-    return names, [name for name in names if name.startswith(_CUSTOM_PREFIXES)]
+    builtins = {code: name for name, code in vars(schema.BuiltinOperator).items() if name.isupper()}
+    model = schema.Model.GetRootAsModel(content, 0)
+    names, foreign = set(), set()
+    for i in range(model.OperatorCodesLength()):
+        entry = model.OperatorCodes(i)
+        # Codes below 127 may stand in the older, one-byte field only.
+        code = max(entry.BuiltinCode(), entry.DeprecatedBuiltinCode())
+        if code == schema.BuiltinOperator.CUSTOM:
+            foreign.add(entry.CustomCode().decode())
+        else:
+            names.add(builtins[code])
+    return sorted(names | foreign), sorted(foreign)
 
 
-@contextlib.contextmanager
-def _quiet():
-    """Keeps the converter's native chatter off stderr; Python's errors still get through."""
-    with warnings.catch_warnings(), open(os.devnull, "w") as nowhere:
-        warnings.simplefilter("ignore")
-        saved = os.dup(2)
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
+def float_tensors(content):
+    """Names of the floating-point tensors of a TFLite file; a full-integer file has none."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    types = schema.TensorType
+    floats = (types.FLOAT16, types.BFLOAT16, types.FLOAT32, types.FLOAT64)
+    model = schema.Model.GetRootAsModel(content, 0)
+    graphs = [model.Subgraphs(i) for i in range(model.SubgraphsLength())]
+    tensors = [graph.Tensors(i) for graph in graphs for i in range(graph.TensorsLength())]
+    return [tensor.Name().decode() for tensor in tensors if tensor.Type() in floats]

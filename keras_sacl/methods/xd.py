@@ -38,7 +38,9 @@ class CrossDistillation(BarlowTwins):
         if not 0 <= alpha <= 1:
             raise ValueError(f"`alpha` must be in [0, 1]. Received: alpha={alpha}")
         if xd_pairs not in XD_PAIRS:
-            raise ValueError(f"`xd_pairs` must be one of {XD_PAIRS}. Received: xd_pairs={xd_pairs!r}")
+            raise ValueError(
+                f"`xd_pairs` must be one of {XD_PAIRS}. Received: xd_pairs={xd_pairs!r}"
+            )
         if xd_form not in XD_FORMS:
             raise ValueError(f"`xd_form` must be one of {XD_FORMS}. Received: xd_form={xd_form!r}")
         if not gamma >= 0:

@@ -9,7 +9,7 @@ from keras_sacl.config import ConfigError
 
 
 class RunDir:
-    """A run directory: flags.txt, metrics.jsonl, results.json, checkpoints/, encoder.keras, export/.
+    """The paths of a run: flags.txt, metrics.jsonl, results.json, encoder.keras, checkpoints/, ...
 
     Args:
         path: The directory.

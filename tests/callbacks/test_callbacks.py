@@ -1,0 +1,178 @@
+"""Checkpoints, logs, guard and monitor, on a small method in real `fit`s."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_sacl import callbacks
+from keras_sacl.heads import build_projector
+from keras_sacl.methods import SACL, BarlowTwins
+from keras_sacl.slimming import SlimmableEncoder
+
+
+def network(width):
+    inputs = keras.Input((4, 4, 3))
+    x = keras.layers.Conv2D(8 * width, 3, use_bias=False, name="conv")(inputs)
+    x = keras.layers.BatchNormalization(name="bn")(x)
+    x = keras.layers.ReLU(name="relu")(x)
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D(name="pool")(x))
+
+
+def make(learning_rate=0.05, selection="leading"):
+    keras.utils.set_random_seed(0)
+    encoder = SlimmableEncoder(network(2), network(1), selection=selection)
+    method = SACL(encoder, build_projector(16, (8, 8)))
+    method.compile(keras.optimizers.SGD(learning_rate, momentum=0.9))
+    return method
+
+
+def steps(count, start=0):
+    def views(step):
+        return tuple(
+            tf.random.stateless_normal((16, 4, 4, 3), tf.stack([step, tf.constant(i, tf.int64)]))
+            for i in range(2)
+        )
+
+    return tf.data.Dataset.range(start, start + count).map(views)
+
+
+def state(method):
+    return [np.asarray(v) for v in [*method.variables, *method.optimizer.variables]]
+
+
+def test_resumed_training_ends_where_uninterrupted_training_ends(tmp_path):
+    whole = make()
+    whole.fit(steps(12), epochs=4, steps_per_epoch=3, shuffle=False, verbose=0)
+
+    first = make()
+    saver = callbacks.RunCheckpoint(tmp_path / "checkpoints")
+    first.fit(steps(6), epochs=2, steps_per_epoch=3, shuffle=False, verbose=0, callbacks=[saver])
+
+    second = make()
+    again = callbacks.RunCheckpoint(tmp_path / "checkpoints")
+    assert again.restore(second) == 2
+    second.fit(
+        steps(6, start=6), epochs=4, initial_epoch=2, steps_per_epoch=3, shuffle=False, verbose=0
+    )
+    for a, b in zip(state(whole), state(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_checkpoints_are_bounded_and_broken_ones_passed_over(tmp_path):
+    method = make()
+    saver = callbacks.RunCheckpoint(tmp_path, keep=2)
+    method.fit(steps(4), epochs=4, steps_per_epoch=1, verbose=0, callbacks=[saver])
+    assert [p.name for p in saver.paths()] == ["step-000000003.npz", "step-000000004.npz"]
+    newest = saver.paths()[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])  # as a full disk leaves it
+    said = []
+    assert callbacks.RunCheckpoint(tmp_path).restore(make(), warn=said.append) == 3
+    assert len(said) == 1 and "step-000000004.npz cannot be read" in said[0]
+
+
+def test_nothing_to_restore(tmp_path):
+    assert callbacks.RunCheckpoint(tmp_path / "none").restore(make()) == 0
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    method = make()
+    method.fit(steps(1), verbose=0, callbacks=[callbacks.RunCheckpoint(tmp_path)])
+    other = BarlowTwins(network(1), build_projector(8, (8, 8)))
+    other.compile("sgd")
+    with pytest.raises(ValueError, match="`resume` needs a checkpoint of this model"):
+        callbacks.RunCheckpoint(tmp_path).restore(other)
+
+
+def test_a_checkpoint_holds_no_pickle(tmp_path):
+    method = make()
+    saver = callbacks.RunCheckpoint(tmp_path)
+    method.fit(steps(1), verbose=0, callbacks=[saver])
+    with np.load(saver.paths()[0], allow_pickle=False) as file:
+        assert all(file[name].dtype != object for name in file.files)
+
+
+def test_guard_stops_at_a_loss_that_is_not_finite(tmp_path):
+    method = make(learning_rate=float("inf"))
+    saver = callbacks.RunCheckpoint(tmp_path)
+    with pytest.raises(callbacks.TrainingStopped, match="loss is nan in epoch 1, step 2"):
+        method.fit(steps(5), verbose=0, callbacks=[callbacks.CollapseGuard(), saver])
+    assert not saver.paths()
+
+
+def test_guard_stops_at_collapse():
+    class Collapsing(BarlowTwins):
+        def loss_terms(self, x_a, x_b):
+            terms = super().loss_terms(x_a, x_b)
+            return {**terms, "z": tf.ones_like(terms["z"])}
+
+    method = Collapsing(network(1), build_projector(8, (8, 8)))
+    method.compile(keras.optimizers.SGD(0.01))
+    with pytest.raises(callbacks.TrainingStopped, match="embeddings collapsed in epoch 1"):
+        method.fit(steps(3), verbose=0, callbacks=[callbacks.CollapseGuard()])
+
+
+def test_guard_lets_healthy_training_pass():
+    make().fit(steps(3), verbose=0, callbacks=[callbacks.CollapseGuard()])
+
+
+def test_metrics_log_holds_each_epoch_once(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    settings = {"steps_per_epoch": 2, "verbose": 0, "shuffle": False}
+    make().fit(steps(6), epochs=3, callbacks=[callbacks.MetricsLog(path)], **settings)
+    path.write_text(path.read_text() + '{"epoch": 4, "lo')  # cut short by a kill
+    make().fit(
+        steps(6), epochs=4, initial_epoch=1, callbacks=[callbacks.MetricsLog(path)], **settings
+    )
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    assert lines == callbacks.read_metrics(path)
+    assert {"loss", "embedding_std", "seconds", "step", "learning_rate"} <= lines[0].keys()
+
+
+def test_knn_monitor_measures_the_deployed_encoder():
+    method = make()
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    images = (rng.normal(size=(60, 4, 4, 3)) + 3 * labels[:, None, None, None]).astype("float32")
+    seen = {}
+
+    class Spy(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen[epoch + 1] = dict(logs)
+
+    monitor = callbacks.KNNMonitor(
+        lambda: [(images[:40], labels[:40])], lambda: [(images[40:], labels[40:])], every=2, k=5
+    )
+    method.fit(steps(5), epochs=5, steps_per_epoch=1, verbose=0, callbacks=[monitor, Spy()])
+    assert [epoch for epoch, logs in seen.items() if "knn_top1" in logs] == [2, 4, 5]
+    assert seen[5]["knn_top1"] > 0.9
+
+
+def test_slim_refresh_selects_at_its_steps():
+    method = make(selection="magnitude")
+    refreshed = []
+    original = method.encoder.refresh_channels
+    object.__setattr__(
+        method.encoder,
+        "refresh_channels",
+        lambda: (refreshed.append(int(method.optimizer.iterations)), original()),
+    )
+    method.fit(steps(7), verbose=0, callbacks=[callbacks.SlimRefresh(3)])
+    assert refreshed == [3, 6]
+
+
+@pytest.mark.parametrize(
+    "make_it, name",
+    [
+        (lambda: callbacks.RunCheckpoint("x", keep=0), "keep"),
+        (lambda: callbacks.CollapseGuard(1.0), "min_std"),
+        (lambda: callbacks.KNNMonitor(None, None, every=0), "every"),
+        (lambda: callbacks.SlimRefresh(0), "steps"),
+    ],
+)
+def test_bad_arguments_are_named(make_it, name):
+    with pytest.raises(ValueError, match=f"`{name}` must .*Received: {name}="):
+        make_it()

@@ -1,0 +1,171 @@
+"""Exported files through their own runtimes: equal to Keras, and found out where they are not."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_sacl.data import IMAGENET_MEAN, IMAGENET_STD
+from keras_sacl.encoders import build_encoder
+from keras_sacl.export import (
+    EXPORT_FORMATS,
+    OnnxRunner,
+    check_file,
+    convert_onnx,
+    convert_tflite,
+    export_encoder,
+    tflite_ops,
+    with_preprocessing,
+)
+from keras_sacl.export.check import compare
+
+NORMALISATION = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+
+
+@pytest.fixture(scope="module")
+def pixels(digit_images):
+    images, labels = digit_images
+    return (255 * images[:700]).round().astype("uint8"), labels[:700]
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    """MobileNet-V3: SE, hard-swish and residuals; non-trivial statistics and biases."""
+    keras.utils.set_random_seed(0)
+    model = build_encoder("mobilenet_v3_small", width=0.25, image_size=32)
+    rng = np.random.default_rng(0)
+    for v in model.variables:
+        if v.name in ("gamma", "moving_variance"):
+            v.assign(rng.uniform(0.5, 1.5, v.shape))
+        elif v.name in ("beta", "bias", "moving_mean"):
+            v.assign(rng.normal(0, 0.1, v.shape))
+    return model
+
+
+def context(encoder, pixels, **settings):
+    images, labels = pixels
+    return {
+        "bank": (images[:200], labels[:200]),
+        "queries": (images[200:], labels[200:]),
+        **NORMALISATION,
+        **settings,
+    }
+
+
+@pytest.mark.parametrize("preprocessing", [False, True])
+def test_every_format_passes_its_check(encoder, pixels, tmp_path, preprocessing):
+    rows = export_encoder(
+        encoder,
+        tmp_path,
+        preprocessing=preprocessing,
+        calibration=pixels[0][:100],
+        say=lambda line: None,
+        **context(encoder, pixels),
+    )
+    assert [row["reason"] for row in rows.values()] == [None] * len(EXPORT_FORMATS)
+    assert sorted(rows) == sorted(p.name for p in tmp_path.iterdir())
+    for name in ("encoder.keras", "encoder.tflite", "encoder.onnx"):
+        assert rows[name]["max_abs_diff"] <= 1e-4
+        assert rows[name]["knn_top1"] == pytest.approx(rows[name]["knn_top1_keras"], abs=0.005)
+    assert rows["encoder_int8.tflite"]["cosine"] > 0.98
+    sizes = [rows[f"encoder{s}.tflite"]["bytes"] for s in ("_int8", "_fp16", "")]
+    assert sizes == sorted(sizes)
+    assert all(row["latency_ms"] > 0 for row in rows.values())
+
+
+def test_preprocessing_is_the_normalisation(encoder, pixels):
+    images = pixels[0][:8]
+    normalised = (images / 255.0 - IMAGENET_MEAN) / IMAGENET_STD
+    expected = np.asarray(encoder(normalised.astype("float32"), training=False))
+    for dtype in ("uint8", "float32"):
+        model = with_preprocessing(encoder, **NORMALISATION, dtype=dtype)
+        np.testing.assert_allclose(
+            model(images.astype(dtype)), expected, atol=1e-5 * np.abs(expected).max()
+        )
+
+
+def test_a_file_of_another_encoder_fails(encoder, pixels, tmp_path):
+    other = keras.models.clone_model(encoder)
+    other.set_weights(encoder.get_weights())
+    kernel = other.get_layer("expanded_conv_project").kernel
+    kernel.assign(1.02 * kernel.value)
+    for name, convert in (("a.tflite", convert_tflite), ("a.onnx", convert_onnx)):
+        (tmp_path / name).write_bytes(convert(other))
+        row = check_file(
+            tmp_path / name,
+            encoder=encoder,
+            precision="float32",
+            pixels=False,
+            **context(encoder, pixels),
+        )
+        assert not row["passed"] and "differs from Keras by" in row["reason"]
+
+
+def test_operations_outside_the_builtins_are_found(tmp_path, pixels):
+    @tf.function(input_signature=[tf.TensorSpec((1, 4, 4), tf.float32)])
+    def foreign(x):
+        return tf.linalg.det(x)
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [foreign.get_concrete_function()], foreign
+    )
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.SELECT_TF_OPS]
+    content = converter.convert()
+    assert tflite_ops(content)[1] == ["FlexMatrixDeterminant"]
+    path = tmp_path / "foreign.tflite"
+    path.write_bytes(content)
+    row = check_file(path, encoder=None, precision="float32", pixels=False, **context(None, pixels))
+    assert not row["passed"]
+    assert row["reason"] == "holds operations outside the TFLite builtins: FlexMatrixDeterminant"
+
+
+def test_one_format_that_fails_does_not_stop_the_others(pixels, tmp_path):
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.GlobalAveragePooling2D()(inputs)
+    odd = keras.Model(inputs, keras.ops.erfinv(keras.ops.tanh(x) * 0.5))
+    rows = export_encoder(
+        odd,
+        tmp_path,
+        formats=("tflite", "keras"),
+        calibration=pixels[0][:10],
+        say=lambda line: None,
+        **context(odd, pixels),
+    )
+    assert not rows["encoder.tflite"]["passed"] and rows["encoder.tflite"]["reason"]
+    assert rows["encoder.keras"]["passed"]
+    assert not list(tmp_path.glob("tmp-*"))
+
+
+def test_onnx_takes_any_batch(encoder, pixels, tmp_path):
+    import onnx
+
+    content = convert_onnx(encoder)
+    proto = onnx.load_from_string(content)
+    (images,), (features,) = proto.graph.input, proto.graph.output
+    assert (images.name, features.name) == ("images", "features")
+    assert images.type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert proto.opset_import[0].version == 17
+    (tmp_path / "a.onnx").write_bytes(content)
+    runner = OnnxRunner(tmp_path / "a.onnx")
+    x = pixels[0][:5].astype("float32") / 255
+    np.testing.assert_allclose(runner(x), np.concatenate([runner(i[None]) for i in x]), atol=1e-4)
+
+
+def test_compare_by_hand():
+    expected = np.array([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]], "float32")
+    found = np.array([[2.0, 0.0], [1.0, 0.0], [0.0, 0.0]], "float32")
+    result = compare(expected, found)
+    assert result["max_abs_diff"] == pytest.approx(0.5)  # 1 of a largest feature of 2
+    assert result["cosine"] == pytest.approx(2 / 3)  # equal, orthogonal, both zero
+    assert result["cosine_min"] == 0
+
+
+def test_bad_arguments_are_named(encoder, pixels, tmp_path):
+    with pytest.raises(ValueError, match="`export_formats` must be of .*did you mean onnx"):
+        export_encoder(
+            encoder, tmp_path, formats=("onx",), calibration=[], **context(encoder, pixels)
+        )
+    with pytest.raises(ValueError, match="`precision` must be .*Received: precision='int4'"):
+        convert_tflite(encoder, "int4")
+    with pytest.raises(ValueError, match="`calibration` must hold"):
+        convert_tflite(encoder, "int8")
