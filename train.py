@@ -15,7 +15,7 @@ import typing
 # Before TensorFlow is imported: its notes on missing GPUs would bury the one line that matters.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from absl import app, flags  # noqa: E402
+from absl import app, flags, logging  # noqa: E402
 
 from keras_sacl.config import ConfigError, RunConfig  # noqa: E402
 
@@ -105,11 +105,10 @@ def say(line):
     print(line, flush=True)
 
 
-def main(argv):
-    define_flags()
-    app.define_help_flags()
+def main(argv, holder=flags.FLAGS):
+    """Parses, runs, and turns what went wrong into one line on stderr; returns the exit code."""
     try:
-        return run(read_config(argv))
+        return run(read_config(argv, holder))
     except (ConfigError, flags.Error) as error:
         print(f"train.py: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT
@@ -119,4 +118,7 @@ def main(argv):
 
 
 if __name__ == "__main__":
+    define_flags()
+    app.define_help_flags()
+    logging.set_verbosity(logging.ERROR)  # TFDS' deprecation notes
     sys.exit(main(sys.argv))

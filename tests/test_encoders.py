@@ -73,10 +73,11 @@ def test_features_are_healthy_at_initialisation(name, digits):
     assert neighbours.score(features[240:], labels[240:]) > 0.15  # chance is 0.1
 
 
-def mask_and_slice(name, photos, image_size=16):
+def mask_and_slice(name, photos):
     """Relative differences of outputs, gradients (the worst variable) and statistics."""
     keras.utils.set_random_seed(0)
-    host, slim = (build_encoder(name, width=w, image_size=image_size) for w in (0.75, 0.5))
+    size = photos.shape[1]
+    host, slim = (build_encoder(name, width=w, image_size=size) for w in (0.75, 0.5))
     randomise_norms_and_biases(host)
     (y, gradients, statistics), (y2, gradients2, statistics2) = (
         slim_pass(SlimmableEncoder(host, slim, execution=execution), photos)
@@ -100,37 +101,38 @@ def difference(found, expected, floor=0.0):
 def test_mask_equals_slice(name):
     """Outputs, gradients of every host variable and moving statistics, in float32."""
     gradients = []
-    for start in range(0, 40, 8):
-        outputs, worst, statistics = mask_and_slice(name, photo_crops(start, 8))
+    for seed in range(6):
+        outputs, worst, statistics = mask_and_slice(name, photo_crops(seed))
         assert outputs <= 1e-5 and statistics <= 1e-5
         gradients.append(worst)
-        if worst <= 1e-4:
+        if worst <= 1e-4 or name == "resnet50":
             break
     # A unit within rounding of a kink of its ReLU may be on in one execution and off in the
     # other, which moves gradients by 1e-3 and more. That is by chance; a mistake is in all draws.
-    assert min(gradients) <= 1e-4, gradients
+    # ResNet-50 has so many units that every draw has such a one: float64 is its test, below.
+    assert min(gradients) <= (0.1 if name == "resnet50" else 1e-4), gradients
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "resnet20_cifar"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "resnet50"])
 def test_mask_equals_slice_to_the_last_digits_in_float64(name):
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float64")
     try:
-        outputs, gradients, statistics = mask_and_slice(name, photo_crops(0, 8, "float64"))
+        outputs, gradients, statistics = mask_and_slice(name, photo_crops(0, "float64"))
     finally:
         keras.config.set_dtype_policy(policy)
     # The pooled features are float32 whatever the policy.
     assert outputs <= 1e-6 and gradients <= 1e-6 and statistics <= 1e-10
 
 
-def photo_crops(start, count, dtype="float32"):
-    """Normalised 16 px crops of scikit-learn's two photographs."""
-    rng = np.random.default_rng(start)
+def photo_crops(seed, dtype="float32", size=8):
+    """Four normalised crops of scikit-learn's two photographs; few pixels, so few kinks."""
+    rng = np.random.default_rng(seed)
     crops = []
-    for photo in load_sample_images().images * (count // 2):
-        top, left = rng.integers(0, 427 - 64), rng.integers(0, 640 - 64)
-        crop = photo[top : top + 64, left : left + 64].reshape(16, 4, 16, 4, 3)
-        crops.append(crop.mean(axis=(1, 3)) / 255)
+    for photo in load_sample_images().images * 2:
+        top, left = rng.integers(0, 427 - 8 * size), rng.integers(0, 640 - 8 * size)
+        crop = photo[top : top + 8 * size, left : left + 8 * size]
+        crops.append(crop.reshape(size, 8, size, 8, 3).mean(axis=(1, 3)) / 255)
     return tf.constant((np.stack(crops) - 0.45) / 0.226, dtype)
 
 

@@ -63,12 +63,20 @@ class RunDir:
             )
 
     def start(self, config):
-        """Makes the directory, clears an overwritten run, writes flags.txt."""
-        if config.overwrite and self.path.exists():
-            shutil.rmtree(self.path)
-        self.path.mkdir(parents=True, exist_ok=True)
-        if "pretrain" in config.stages:
-            write_text(self.flags, "\n".join(config.flag_lines()) + "\n")
+        """Makes the directory, clears an overwritten run, writes flags.txt.
+
+        Raises:
+            ConfigError: If the file system refuses.
+        """
+        try:
+            if config.overwrite and self.path.exists():
+                shutil.rmtree(self.path)
+            self.path.mkdir(parents=True, exist_ok=True)
+            if "pretrain" in config.stages:
+                write_text(self.flags, "\n".join(config.flag_lines()) + "\n")
+        except OSError as error:
+            reason = f"cannot be written ({error.strerror})"
+            raise ConfigError("run_dir", self.path, reason) from error
 
     def results(self):
         """The contents of results.json; empty before the first stage has ended."""
