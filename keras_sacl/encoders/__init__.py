@@ -41,7 +41,9 @@ def build_encoder(name, *, width=1.0, image_size=224, batch_norm_momentum=0.9):
 
     Convolutions start for ReLU (He, normal; depthwise ones with a fan of k x k), and BatchNorm
     has momentum 0.9: with the usual 0.99 or 0.999 the moving statistics of a short run lag so
-    far behind that features at inference are noise.
+    far behind that features at inference are noise. In the MobileNets and EfficientNets, beta of
+    a BatchNorm in front of an activation starts at 1, without which deep plain networks hardly
+    begin to learn (see `adapt`).
 
     Args:
         name: One of `ENCODERS`.
@@ -85,6 +87,7 @@ def build_encoder(name, *, width=1.0, image_size=224, batch_norm_momentum=0.9):
         image_size=image_size,
         removed_strides=removed,
         batch_norm_momentum=batch_norm_momentum,
+        shift_activations=name in _LIBRARY,  # residuals keep the ResNets healthy without
     )
     # float32 whatever the policy: features are compared, normalised and exported.
     pool = keras.layers.GlobalAveragePooling2D(dtype="float32", name="features")

@@ -8,7 +8,9 @@ from keras import layers
 _AUTOMATIC_NAME = re.compile(r"(re_lu|activation|add|multiply|concatenate)(_\d+)?")
 
 
-def adapt(build, width, *, image_size, removed_strides, batch_norm_momentum):
+def adapt(
+    build, width, *, image_size, removed_strides, batch_norm_momentum, shift_activations
+):
     """Rebuilds a library backbone, layer by layer.
 
     - The first strides are left out, with the padding that went with them.
@@ -24,6 +26,7 @@ def adapt(build, width, *, image_size, removed_strides, batch_norm_momentum):
         image_size: S.
         removed_strides: How many strides of 2 to leave out, from the input on.
         batch_norm_momentum: Momentum of every BatchNorm.
+        shift_activations: Whether a BatchNorm in front of an activation starts with beta = 1.
 
     Returns:
         (input, output) Keras tensors of the new graph, with fresh weights.
@@ -47,6 +50,12 @@ def adapt(build, width, *, image_size, removed_strides, batch_norm_momentum):
             config |= {"strides": 1, "padding": "same"}
         if isinstance(layer, layers.BatchNormalization):
             config["momentum"] = batch_norm_momentum
+            if shift_activations and _feeds_activation(layer):
+                # A stack of centring and rectifying makes all images equally far apart after 27
+                # layers: at initialisation MobileNet-V1's 20-NN was at chance in training mode.
+                # Shifted by one standard deviation, most units start in their linear part.
+                # Barlow Twins, 156 steps on CIFAR-10: 20-NN 0.151 without, 0.319 with it.
+                config["beta_initializer"] = "ones"
         elif isinstance(layer, layers.DepthwiseConv2D):
             # Keras counts k * k * C inputs for a depthwise kernel; a filter has k * k.
             channels = narrow[layer.name].input.shape[-1]
@@ -88,3 +97,12 @@ def _without_strides(backbone, number):
 def _is_linear_bottleneck_activation(name):
     # keras-cv's EfficientNet activates the projection of each block; the paper's is linear.
     return name.endswith("project_activation")
+
+
+def _feeds_activation(layer):
+    readers = [node.operation for node in layer._outbound_nodes]
+    return any(
+        isinstance(reader, (layers.ReLU, layers.Activation))
+        and not _is_linear_bottleneck_activation(reader.name)
+        for reader in readers
+    )
