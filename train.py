@@ -64,8 +64,8 @@ def run(config):
 
     run_dir = stages.RunDir(config.run_dir)
     run_dir.check(config)
-    if config.resume and run_dir.flags.exists():
-        check_resumed(config, run_dir.flags)
+    if (config.resume or "pretrain" not in config.stages) and run_dir.flags.exists():
+        check_same_run(config, run_dir.flags)
     try:
         stages.check_inputs(config)
     except ValueError as error:  # of a loader: its text names the flag
@@ -91,14 +91,18 @@ def run(config):
     return FAILED_EXPORT if failed else 0
 
 
-def check_resumed(config, flags_file):
-    """Refuses to resume with settings that would make it another run."""
+def check_same_run(config, flags_file):
+    """Refuses to go on with a run under settings that would make it another run."""
     holder = flags.FlagValues()
     define_flags(holder)
     earlier = read_config(["train.py", f"--flagfile={flags_file}"], holder)
     for name in config.differences(earlier):
-        value, was = getattr(config, name), getattr(earlier, name)
-        raise ConfigError(name, value, f"the run to resume has {was}; drop --resume or the change")
+        was = getattr(earlier, name)
+        raise ConfigError(
+            name,
+            getattr(config, name),
+            f"the run in {config.run_dir} has {was}; start from --flagfile={flags_file}",
+        )
 
 
 def say(line):

@@ -1,6 +1,6 @@
 """Pretrains an encoder in a script of one's own, with `model.fit`, and deploys the slim network.
 
-    python examples/pretrain_and_deploy.py
+python examples/pretrain_and_deploy.py
 """
 
 import keras
@@ -36,9 +36,11 @@ model.fit(
 
 deployed = model.deployed_encoder()
 sets = [train, load_source("digits", "test")]
-print(evaluate_encoder(
-    deployed, *(plain_batches(s, image_size=IMAGE_SIZE, batch_size=256) for s in sets)
-))
+print(
+    evaluate_encoder(
+        deployed, *(plain_batches(s, image_size=IMAGE_SIZE, batch_size=256) for s in sets)
+    )
+)
 deployed.save("encoder.keras")
 with open("encoder.tflite", "wb") as file:
     file.write(convert_tflite(deployed))

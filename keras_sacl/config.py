@@ -125,6 +125,7 @@ class RunConfig:
         """
         from keras_sacl.data.presets import PRESETS
         from keras_sacl.encoders import ENCODERS
+        from keras_sacl.heads import parse_projector
 
         _members("stages", self.stages, STAGES)
         if not self.run_dir:
@@ -143,7 +144,12 @@ class RunConfig:
         _member("jit_compile", self.jit_compile, JIT_CHOICES)
         _member("verbose", self.verbose, ("auto", "bar", "line", "quiet"))
         _members("export_formats", self.export_formats, FORMATS)
-        _projector(self.projector)
+        try:
+            parse_projector(self.projector)
+        except ValueError as error:
+            raise ConfigError(
+                "projector", self.projector, "must be layer widths such as 2048-2048-2048"
+            ) from error
         _between("alpha", self.alpha, 0, 1)
         _between("width", self.width, 0, 16, open_low=True)
         _between("image_size", self.image_size, 8, 4096)
@@ -211,9 +217,3 @@ def _between(flag, value, low, high, open_low=False):
         bound = f"above {low}" if open_low else f"at least {low}"
         limit = "" if math.isinf(high) else f" and at most {high}"
         raise ConfigError(flag, value, f"must be {bound}{limit}")
-
-
-def _projector(value):
-    widths = value.split("-")
-    if not all(w.isdigit() and int(w) > 1 for w in widths):
-        raise ConfigError("projector", value, "must be layer widths such as 2048-2048-2048")

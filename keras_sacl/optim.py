@@ -49,9 +49,7 @@ class LARS(keras.optimizers.Optimizer):
         if self.built:
             return
         super().build(variables)
-        self._momentums = [
-            self.add_variable_from_reference(v, name="momentum") for v in variables
-        ]
+        self._momentums = [self.add_variable_from_reference(v, name="momentum") for v in variables]
 
     def update_step(self, gradient, variable, learning_rate):
         m = self._momentums[self._get_variable_index(variable)]

@@ -32,7 +32,7 @@ def run(*flags, expect=0, cwd=ROOT):
 
 
 BAD_SETTINGS = [
-    ("encoder", "mobilenet_v9", "--encoder=mobilenet_v9: must be one of .*did you mean mobilenet_v"),
+    ("encoder", "mobilenet_v9", "--encoder=mobilenet_v9: must be .*did you mean mobilenet_v"),
     ("width", 0.0, "--width=0.0: must be above 0"),
     ("width", float("nan"), "--width=nan: must be above 0"),
     ("host_width", 0.25, "--host_width=0.25: must be at least --width=1.0"),
@@ -174,7 +174,11 @@ def test_a_whole_run(tmp_path):
     changed = run(
         f"--flagfile={run_dir / 'flags.txt'}", "--resume", "--learning_rate=0.5", expect=2
     )
-    assert "--learning_rate=0.5: the run to resume has 0.002" in changed.stderr
+    assert "--learning_rate=0.5: the run in" in changed.stderr
+    assert "has 0.002; start from --flagfile=" in changed.stderr
+    # Nor is a later stage with them: the untrained encoder would be of another kind.
+    refused = run(f"--run_dir={run_dir}", "--stages=evaluate", expect=2)
+    assert "start from --flagfile=" in refused.stderr
 
 
 def test_a_killed_run_ends_as_if_it_had_not_been_killed(tmp_path):

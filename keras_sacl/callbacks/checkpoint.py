@@ -81,9 +81,11 @@ class RunCheckpoint(keras.callbacks.Callback):
     def _assign(self, model, meta, arrays, path):
         names, variables = _names(model), _state(model)
         shapes = [list(v.shape) for v in variables]
-        if meta["format"] != _FORMAT or names != meta["names"] or shapes != [
-            list(a.shape) for a in arrays
-        ]:
+        if (
+            meta["format"] != _FORMAT
+            or names != meta["names"]
+            or shapes != [list(a.shape) for a in arrays]
+        ):
             raise ValueError(
                 f"`resume` needs a checkpoint of this model; {path} holds another one (format "
                 f"{meta['format']}, {len(arrays)} variables against {len(variables)})."

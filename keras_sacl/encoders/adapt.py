@@ -8,9 +8,7 @@ from keras import layers
 _AUTOMATIC_NAME = re.compile(r"(re_lu|activation|add|multiply|concatenate)(_\d+)?")
 
 
-def adapt(
-    build, width, *, image_size, removed_strides, batch_norm_momentum, shift_activations
-):
+def adapt(build, width, *, image_size, removed_strides, batch_norm_momentum, shift_activations):
     """Rebuilds a library backbone, layer by layer.
 
     - The first strides are left out, with the padding that went with them.

@@ -90,8 +90,6 @@ def _residual(x, y, stride, project, name):
 
 
 def _convolution(x, filters, kernel, stride, name, activation=True):
-    x = layers.Conv2D(
-        filters, kernel, strides=stride, padding="same", use_bias=False, name=name
-    )(x)
+    x = layers.Conv2D(filters, kernel, strides=stride, padding="same", use_bias=False, name=name)(x)
     x = layers.BatchNormalization(name=f"{name}_bn")(x)
     return layers.ReLU(name=f"{name}_relu")(x) if activation else x

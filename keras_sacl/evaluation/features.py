@@ -21,7 +21,7 @@ def extract_features(encode, batches):
         ValueError: If there is no batch, or a feature is not finite.
     """
     if isinstance(encode, keras.Model):
-        encode = _inference(encode)
+        encode = inference(encode)
     features, labels = [], []
     for images, batch_labels in batches:
         features.append(np.asarray(encode(images), "float32"))
@@ -62,7 +62,13 @@ def fingerprint(model):
     return digest.hexdigest()
 
 
-def _inference(model):
+def inference(model):
+    """A compiled function from a batch of images, of any number, to a model's features.
+
+    Args:
+        model: A `keras.Model` with one input.
+    """
     # One trace for all batch sizes: without the open dimension the last batch would be a second.
-    signature = [tf.TensorSpec((None, *model.input_shape[1:]), "float32")]
-    return tf.function(lambda x: model(x, training=False), input_signature=signature)
+    (x,) = model.inputs
+    signature = [tf.TensorSpec((None, *x.shape[1:]), x.dtype)]
+    return tf.function(lambda images: model(images, training=False), input_signature=signature)

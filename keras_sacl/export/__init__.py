@@ -4,7 +4,7 @@ import difflib
 import os
 from pathlib import Path
 
-from keras_sacl.export.check import check_file
+from keras_sacl.export.check import Reference, check_file
 from keras_sacl.export.onnx import convert_onnx
 from keras_sacl.export.preprocessing import with_preprocessing
 from keras_sacl.export.runtimes import OnnxRunner, TFLiteRunner
@@ -23,6 +23,7 @@ EXPORT_FORMATS = tuple(_FILES)
 __all__ = [
     "EXPORT_FORMATS",
     "OnnxRunner",
+    "Reference",
     "TFLiteRunner",
     "check_file",
     "convert_onnx",
@@ -62,16 +63,12 @@ def export_encoder(
             close = difflib.get_close_matches(str(name), EXPORT_FORMATS, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise ValueError(
-                f"`export_formats` must be of {', '.join(EXPORT_FORMATS)}{hint}. "
-                f"Received: {name!r}"
+                f"`export_formats` must be of {', '.join(EXPORT_FORMATS)}{hint}. Received: {name!r}"
             )
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     model = with_preprocessing(encoder, mean, std) if preprocessing else encoder
-    context = {
-        "encoder": encoder, "mean": mean, "std": std, "pixels": preprocessing,
-        "bank": bank, "queries": queries,
-    }  # fmt: skip
+    reference = Reference(encoder, mean=mean, std=std, bank=bank, queries=queries)
     rows = {}
     for name in formats:
         file, precision = _FILES[name]
@@ -81,7 +78,9 @@ def export_encoder(
             path.unlink(missing_ok=True)  # of an earlier export: it must not pass for this one
             settings = (mean, std, preprocessing, calibration)
             _write(path, _convert(name, precision, model, encoder, *settings))
-            rows[file] = check_file(path, precision=precision or "float32", **context)
+            rows[file] = check_file(
+                path, reference, precision=precision or "float32", pixels=preprocessing
+            )
         except Exception as error:  # a converter may raise anything
             text = " ".join(str(error).split())[:300]
             rows[file] = {"passed": False, "reason": f"{type(error).__name__}: {text}"}

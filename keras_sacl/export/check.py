@@ -18,16 +18,64 @@ _BATCH = 64
 _LATENCY_RUNS = 30
 
 
-def check_file(path, *, encoder, precision, mean, std, pixels, bank, queries):
+class Reference:
+    """What the Keras encoder itself says about some real images: computed once, for every file.
+
+    Args:
+        encoder: A `keras.Model`, (B, S, S, 3) normalised pixels to (B, F).
+        mean, std: Of the normalisation, three numbers each, for pixels in [0, 1].
+        bank, queries: (images uint8, labels) each; labels of -1 leave out the k-NN.
+
+    Attributes:
+        queries: (M, F) features of the queries.
+        knn_top1: k-NN accuracy of the queries among the bank, or None.
+    """
+
+    def __init__(self, encoder, *, mean, std, bank, queries):
+        self._mean, self._std = mean, std
+        self.bank_images, self.bank_labels = bank
+        self.query_images, self.query_labels = queries
+        self.queries = self._features(encoder, self.query_images, pixels=False)
+        self.labelled = min(self.bank_labels.min(), self.query_labels.min()) >= 0
+        self.knn_top1 = None
+        if self.labelled:
+            keras_bank = self._features(encoder, self.bank_images, pixels=False)
+            self.knn_top1 = self._knn(keras_bank, self.queries)
+
+    def inputs(self, images, pixels):
+        """uint8 images as a file takes them: as they are if it takes `pixels`, else normalised."""
+        if pixels:
+            return images
+        return ((images.astype("float32") / 255 - self._mean) / self._std).astype("float32")
+
+    def compare(self, runner, pixels):
+        """max_abs_diff, cosine, cosine_min, and with labels knn_top1 and knn_top1_keras."""
+        found = self._features(runner, self.query_images, pixels)
+        row = compare(self.queries, found)
+        if self.labelled:
+            file_bank = self._features(runner, self.bank_images, pixels)
+            row["knn_top1"] = self._knn(file_bank, found)
+            row["knn_top1_keras"] = self.knn_top1
+        return row
+
+    def _features(self, encode, images, pixels):
+        parts = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
+        unlabelled = np.full(_BATCH, -1)
+        batches = ((self.inputs(part, pixels), unlabelled[: len(part)]) for part in parts)
+        return extract_features(encode, batches)[0]
+
+    def _knn(self, bank, queries):
+        return knn_accuracy(bank, self.bank_labels, queries, self.query_labels)
+
+
+def check_file(path, reference, *, precision="float32", pixels=False):
     """Compares an exported file with the Keras encoder on real images.
 
     Args:
         path: The file: .tflite, .onnx or .keras.
-        encoder: The `keras.Model` it was made from, taking normalised pixels.
+        reference: `Reference` of the encoder it was made from.
         precision: "float32", "float16" or "int8"; it sets the tolerance.
-        mean, std: Of the normalisation.
-        pixels: Whether the file takes uint8 pixels.
-        bank, queries: (images uint8, labels); labels of -1 leave out the k-NN.
+        pixels: Whether the file takes uint8 pixels, and not normalised ones.
 
     Returns:
         A dict: bytes; max_abs_diff (largest difference of a feature on the queries, relative to
@@ -48,21 +96,8 @@ def check_file(path, *, encoder, precision, mean, std, pixels, bank, queries):
             reason = f"is not integer throughout: {len(floats)} float tensors, {floats[0]} first"
             return {**row, "passed": False, "reason": reason}
     runner = open_runner(path)
-
-    def normalised(images):
-        return ((images.astype("float32") / 255 - mean) / std).astype("float32")
-
-    prepare = (lambda images: images) if pixels else normalised
-    images, labels = queries
-    expected, _ = extract_features(encoder, _batches(normalised, images, labels))
-    found, _ = extract_features(runner, _batches(prepare, images, labels))
-    row |= compare(expected, found)
-    if labels.min() >= 0 and bank[1].min() >= 0:
-        keras_bank, _ = extract_features(encoder, _batches(normalised, *bank))
-        file_bank, _ = extract_features(runner, _batches(prepare, *bank))
-        row["knn_top1"] = knn_accuracy(file_bank, bank[1], found, labels)
-        row["knn_top1_keras"] = knn_accuracy(keras_bank, bank[1], expected, labels)
-    row["latency_ms"] = _latency_ms(runner, prepare(images[:1]))
+    row |= reference.compare(runner, pixels)
+    row["latency_ms"] = _latency_ms(runner, reference.inputs(reference.query_images[:1], pixels))
     reason = _failure(row, precision)
     return {**row, "passed": reason is None, "reason": reason}
 
@@ -94,12 +129,6 @@ def _failure(row, precision):
     if loss > MAX_INT8_KNN_LOSS:
         return f"k-NN accuracy falls by {loss:.3f}, more than {MAX_INT8_KNN_LOSS}"
     return None
-
-
-def _batches(prepare, images, labels):
-    for start in range(0, len(images), _BATCH):
-        part = slice(start, start + _BATCH)
-        yield prepare(images[part]), labels[part]
 
 
 def _latency_ms(runner, image):

@@ -20,9 +20,7 @@ def with_preprocessing(encoder, mean, std, dtype="uint8"):
         A `keras.Model`, (B, S, S, 3) pixels to (B, F).
     """
     pixels = keras.Input(encoder.input_shape[1:], dtype=dtype, name="pixels")
-    normalise = keras.layers.DepthwiseConv2D(
-        1, dtype="float32", trainable=False, name="normalise"
-    )
+    normalise = keras.layers.DepthwiseConv2D(1, dtype="float32", trainable=False, name="normalise")
     normalised = normalise(keras.ops.cast(pixels, "float32"))
     mean, std = np.asarray(mean, "float64"), np.asarray(std, "float64")
     normalise.set_weights([(1 / (255 * std)).reshape(1, 1, -1, 1), -mean / std])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_sacl.evaluation.features import inference
 from keras_sacl.export.quiet import quiet
 
 
@@ -64,16 +65,20 @@ class OnnxRunner:
 
 
 class KerasRunner:
-    """Runs a .keras file in inference mode."""
+    """Runs a .keras file in inference mode.
 
-    def __init__(self, path, num_threads=1):
+    Args:
+        path: The file. It is loaded in Keras' safe mode: no code comes with it.
+    """
+
+    def __init__(self, path):
         import keras
 
-        self._model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        self._encode = inference(keras.saving.load_model(path, compile=False, safe_mode=True))
 
     def __call__(self, images):
-        """(N, S, S, 3) to (N, F) float32."""
-        return np.asarray(self._model(np.asarray(images), training=False), "float32")
+        """(N, S, S, 3), as the model takes them, to (N, F) float32."""
+        return np.asarray(self._encode(images), "float32")
 
 
 def open_runner(path):

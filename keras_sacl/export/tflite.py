@@ -28,7 +28,7 @@ def convert_tflite(model, precision="float32", calibration=None, integer_input="
     """
     if precision not in ("float32", "float16", "int8"):
         raise ValueError(
-            "`precision` must be float32, float16 or int8. " f"Received: precision={precision!r}"
+            f"`precision` must be float32, float16 or int8. Received: precision={precision!r}"
         )
     if precision == "int8" and (calibration is None or not len(calibration)):
         raise ValueError("`calibration` must hold real inputs for int8. Received none.")

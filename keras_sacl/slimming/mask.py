@@ -86,9 +86,7 @@ def insert_masks(host, keep):
                 "`host` must hold no model inside it to be masked; "
                 f'use execution="slice" for it. Received: host with model {layer.name!r} inside'
             )
-        if isinstance(
-            layer, (keras.layers.LayerNormalization, keras.layers.GroupNormalization)
-        ):
+        if isinstance(layer, (keras.layers.LayerNormalization, keras.layers.GroupNormalization)):
             raise ValueError(
                 "`host` must not normalise over channels: zeroing a channel would change the "
                 f"others there. Received: host with {type(layer).__name__} {layer.name!r}"

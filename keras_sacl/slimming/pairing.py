@@ -186,7 +186,7 @@ def _output_group(layer, node, inputs, new_group, union):
     if isinstance(layer, keras.layers.Concatenate) or mixes:
         raise ValueError(
             'selection="magnitude" cannot follow channels through '
-            f"{type(layer).__name__} {layer.name!r}; use selection=\"leading\"."
+            f'{type(layer).__name__} {layer.name!r}; use selection="leading".'
         )
     same = [
         g for g, x in zip(inputs, node.input_tensors, strict=True) if x.shape[-1] == out_channels

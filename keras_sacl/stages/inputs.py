@@ -48,8 +48,10 @@ def labelled_images(config):
     dataset = config.eval_dataset or config.dataset
     train_split = config.eval_train_split or config.train_split
     test_split = config.eval_test_split or config.test_split
-    if dataset == config.dataset and train_split == config.train_split and (
-        "pretrain" in config.stages
+    if (
+        dataset == config.dataset
+        and train_split == config.train_split
+        and ("pretrain" in config.stages)
     ):
         return training_images(config), _load(config, dataset, test_split)
     return _load(config, dataset, train_split), _load(config, dataset, test_split)

@@ -19,15 +19,17 @@ def summary(results):
     if exported:
         rows = [("file", "KiB", "max diff", "cosine", "k-NN", "ms", "check")]
         for name, row in exported.items():
-            rows.append((
-                name,
-                _number(row.get("bytes"), "{:.0f}", 1 / 1024),
-                _number(row.get("max_abs_diff"), "{:.1e}"),
-                _number(row.get("cosine"), "{:.5f}"),
-                _number(row.get("knn_top1"), "{:.4f}"),
-                _number(row.get("latency_ms"), "{:.2f}"),
-                "ok" if row["passed"] else "FAILED",
-            ))
+            rows.append(
+                (
+                    name,
+                    _number(row.get("bytes"), "{:.0f}", 1 / 1024),
+                    _number(row.get("max_abs_diff"), "{:.1e}"),
+                    _number(row.get("cosine"), "{:.5f}"),
+                    _number(row.get("knn_top1"), "{:.4f}"),
+                    _number(row.get("latency_ms"), "{:.2f}"),
+                    "ok" if row["passed"] else "FAILED",
+                )
+            )
         blocks.append(_table(rows))
     return "\n\n".join(blocks)
 

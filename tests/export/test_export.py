@@ -10,6 +10,7 @@ from keras_sacl.encoders import build_encoder
 from keras_sacl.export import (
     EXPORT_FORMATS,
     OnnxRunner,
+    Reference,
     check_file,
     convert_onnx,
     convert_tflite,
@@ -42,14 +43,10 @@ def encoder():
     return model
 
 
-def context(encoder, pixels, **settings):
+def context(pixels):
     images, labels = pixels
-    return {
-        "bank": (images[:200], labels[:200]),
-        "queries": (images[200:], labels[200:]),
-        **NORMALISATION,
-        **settings,
-    }
+    bank, queries = (images[:200], labels[:200]), (images[200:], labels[200:])
+    return {"bank": bank, "queries": queries, **NORMALISATION}
 
 
 @pytest.mark.parametrize("preprocessing", [False, True])
@@ -60,7 +57,7 @@ def test_every_format_passes_its_check(encoder, pixels, tmp_path, preprocessing)
         preprocessing=preprocessing,
         calibration=pixels[0][:100],
         say=lambda line: None,
-        **context(encoder, pixels),
+        **context(pixels),
     )
     assert [row["reason"] for row in rows.values()] == [None] * len(EXPORT_FORMATS)
     assert sorted(rows) == sorted(p.name for p in tmp_path.iterdir())
@@ -89,19 +86,14 @@ def test_a_file_of_another_encoder_fails(encoder, pixels, tmp_path):
     other.set_weights(encoder.get_weights())
     kernel = other.get_layer("expanded_conv_project").kernel
     kernel.assign(1.02 * kernel.value)
+    reference = Reference(encoder, **context(pixels))
     for name, convert in (("a.tflite", convert_tflite), ("a.onnx", convert_onnx)):
         (tmp_path / name).write_bytes(convert(other))
-        row = check_file(
-            tmp_path / name,
-            encoder=encoder,
-            precision="float32",
-            pixels=False,
-            **context(encoder, pixels),
-        )
+        row = check_file(tmp_path / name, reference)
         assert not row["passed"] and "differs from Keras by" in row["reason"]
 
 
-def test_operations_outside_the_builtins_are_found(tmp_path, pixels):
+def test_operations_outside_the_builtins_are_found(tmp_path):
     @tf.function(input_signature=[tf.TensorSpec((1, 4, 4), tf.float32)])
     def foreign(x):
         return tf.linalg.det(x)
@@ -111,12 +103,13 @@ def test_operations_outside_the_builtins_are_found(tmp_path, pixels):
     )
     converter.target_spec.supported_ops = [tf.lite.OpsSet.SELECT_TF_OPS]
     content = converter.convert()
-    assert tflite_ops(content)[1] == ["FlexMatrixDeterminant"]
+    assert "FlexMatrixDeterminant" in tflite_ops(content)[1]
     path = tmp_path / "foreign.tflite"
     path.write_bytes(content)
-    row = check_file(path, encoder=None, precision="float32", pixels=False, **context(None, pixels))
+    row = check_file(path, reference=None)
     assert not row["passed"]
-    assert row["reason"] == "holds operations outside the TFLite builtins: FlexMatrixDeterminant"
+    assert "operations outside the TFLite builtins" in row["reason"]
+    assert "FlexMatrixDeterminant" in row["reason"]
 
 
 def test_one_format_that_fails_does_not_stop_the_others(pixels, tmp_path):
@@ -129,7 +122,7 @@ def test_one_format_that_fails_does_not_stop_the_others(pixels, tmp_path):
         formats=("tflite", "keras"),
         calibration=pixels[0][:10],
         say=lambda line: None,
-        **context(odd, pixels),
+        **context(pixels),
     )
     assert not rows["encoder.tflite"]["passed"] and rows["encoder.tflite"]["reason"]
     assert rows["encoder.keras"]["passed"]
@@ -162,9 +155,7 @@ def test_compare_by_hand():
 
 def test_bad_arguments_are_named(encoder, pixels, tmp_path):
     with pytest.raises(ValueError, match="`export_formats` must be of .*did you mean onnx"):
-        export_encoder(
-            encoder, tmp_path, formats=("onx",), calibration=[], **context(encoder, pixels)
-        )
+        export_encoder(encoder, tmp_path, formats=("onx",), calibration=[], **context(pixels))
     with pytest.raises(ValueError, match="`precision` must be .*Received: precision='int4'"):
         convert_tflite(encoder, "int4")
     with pytest.raises(ValueError, match="`calibration` must hold"):

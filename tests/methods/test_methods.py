@@ -86,9 +86,7 @@ def test_sacl_xd_is_algorithm_1(pairs):
 def test_neg_log_adds_to_the_whole_contrastive_loss():
     method = make("sacl_xd", xd_form="neg_log", gamma=0.5, alpha=0.1)
     terms = method.loss_terms(*views())
-    np.testing.assert_allclose(
-        terms["loss"], terms["barlow_twins"] + 0.5 * terms["xd"], rtol=1e-6
-    )
+    np.testing.assert_allclose(terms["loss"], terms["barlow_twins"] + 0.5 * terms["xd"], rtol=1e-6)
 
 
 def test_xd_without_passes_of_its_own_equals_xd_with_them():
@@ -96,9 +94,7 @@ def test_xd_without_passes_of_its_own_equals_xd_with_them():
     x_a, x_b = views()
     z_a, z_b = method.embed(x_a), method.embed(x_b)
     with_passes = method.combine(z_a, z_b, method.frozen_embed(x_a), method.frozen_embed(x_b))
-    np.testing.assert_allclose(
-        method.loss_terms(x_a, x_b)["loss"], with_passes["loss"], rtol=1e-6
-    )
+    np.testing.assert_allclose(method.loss_terms(x_a, x_b)["loss"], with_passes["loss"], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +216,7 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="`projector` must take the encoder's 8 features"):
         BarlowTwins(encoder, build_projector(9, (4,)))
     for settings in ({"alpha": 1.5}, {"xd_pairs": "x"}, {"xd_form": "x"}, {"gamma": -1}):
-        (name, value), = settings.items()
+        ((name, value),) = settings.items()
         with pytest.raises(ValueError, match=f"`{name}` must .*Received: {name}={value!r}"):
             XD(encoder, projector, **settings)
     with pytest.raises(ValueError, match="`loss_scale` must be positive"):
