@@ -1,0 +1,102 @@
+"""The stages, called from Python: what they record, and what they do without labels."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from keras_sacl import stages
+from keras_sacl.config import ConfigError, RunConfig
+from keras_sacl.stages.build import build_method, deployed_float32
+from keras_sacl.stages.summary import summary
+
+SMALL = {
+    "method": "xd",
+    "encoder": "resnet20_cifar",
+    "width": 0.5,
+    "image_size": 8,
+    "augmentation": "digits",
+    "projector": "16-16",
+    "batch_size": 32,
+    "epochs": 1,
+    "tensorboard": False,
+    "verbose": "quiet",
+}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of 80 real images without labels."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, image in enumerate(load_digits().images[:80]):
+        Image.fromarray((image * 15).astype("uint8")).save(folder / f"{i:03d}.png")
+    return folder
+
+
+def run(config):
+    run_dir = stages.RunDir(config.run_dir)
+    run_dir.check(config)
+    stages.check_inputs(config)
+    run_dir.start(config)
+    said = []
+    for name in config.stages:
+        stages.RUNNERS[name](config, run_dir, say=said.append)
+    return run_dir, said
+
+
+def test_a_folder_without_labels_is_pretrained_and_exported(photos, tmp_path):
+    config = RunConfig(
+        **SMALL, dataset=str(photos), run_dir=str(tmp_path / "run"), export_formats=("tflite",)
+    ).validated()
+    run_dir, said = run(config)
+    assert any(line.startswith("no labels: nothing to evaluate") for line in said)
+    results = json.loads(run_dir.results_file.read_text())
+    assert results["pretrain"]["images"] < 80  # some are held out for export to look at
+    row = results["export"]["encoder.tflite"]
+    assert row["passed"] and "knn_top1" not in row and row["max_abs_diff"] <= 1e-4
+    assert "encoder.tflite" in summary(results) and "k-NN top-1" not in summary(results)
+
+
+def test_evaluation_may_name_labels_of_its_own(photos, tmp_path):
+    config = RunConfig(
+        **SMALL,
+        dataset=str(photos),
+        eval_dataset="digits",
+        eval_train_split="train[:300]",
+        eval_test_split="test[:100]",
+        stages=("pretrain", "evaluate"),
+        run_dir=str(tmp_path / "run"),
+    ).validated()
+    run_dir, _ = run(config)
+    found = run_dir.results()["evaluate"]
+    assert found["dataset"] == "digits"
+    assert (found["num_train"], found["num_test"]) == (300, 100)
+    assert 0 <= found["knn_top1"] <= 1 and 0 <= found["linear_top1_untrained"] <= 1
+
+
+def test_labels_that_are_named_must_be_there(photos, tmp_path):
+    config = RunConfig(**SMALL, eval_dataset=str(photos), run_dir=str(tmp_path / "run")).validated()
+    with pytest.raises(ConfigError, match="--eval_dataset=.*: has no labels"):
+        stages.check_inputs(config)
+
+
+def test_mixed_precision_deploys_float32():
+    settings = {**SMALL, "method": "sacl_xd", "mixed_precision": "bfloat16"}
+    config = RunConfig(**settings, dataset="digits").validated()
+    method = build_method(config)
+    assert keras.config.dtype_policy().name == "float32"  # the policy is back to what it was
+    assert method.encoder.host.layers[1].compute_dtype == "bfloat16"
+    deployed = deployed_float32(method, config)
+    assert {layer.compute_dtype for layer in deployed.layers} == {"float32"}
+    for a, b in zip(deployed.get_weights(), method.deployed_encoder().get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_without_a_wider_host_sacl_is_what_is_left_of_it():
+    config = RunConfig(method="sacl_xd", width=0.5, host_width=0.5).validated()
+    assert config.effective_method == "xd" and not config.slims
+    assert RunConfig(method="sacl", width=1.0).validated().host_width == 1.5
