@@ -51,7 +51,11 @@ class RunConfig:
 
     # Method
     method: str = _flag("sacl_xd", "barlow_twins, xd, sacl or sacl_xd.")
-    alpha: float = _flag(0.9, "Weight of the contrastive loss; the rest goes to XD. In [0, 1].")
+    alpha: float | None = _flag(
+        None,
+        "Weight of the contrastive loss; the rest goes to XD. In [0, 1]. Default: 0.9, and 0.5 "
+        "for xd, without slimming.",
+    )
     lambd: float = _flag(0.005, "Weight of the off-diagonal terms of Barlow Twins and XD.")
     loss_scale: float = _flag(1.0, "Factor on the loss: 1 for AdamW and Lamb, 0.1 with LARS.")
     xd_pairs: str = _flag("same_input", "Pairs of XD: same_input or same_encoder.")
@@ -150,7 +154,6 @@ class RunConfig:
             raise ConfigError(
                 "projector", self.projector, "must be layer widths such as 2048-2048-2048"
             ) from error
-        _between("alpha", self.alpha, 0, 1)
         _between("width", self.width, 0, 16, open_low=True)
         _between("image_size", self.image_size, 8, 4096)
         _between("batch_size", self.batch_size, 2, math.inf)
@@ -171,7 +174,12 @@ class RunConfig:
             raise ConfigError(
                 "host_width", host_width, f"must be at least --width={self.width} (K x width)"
             )
-        return dataclasses.replace(self, host_width=host_width)
+        config = dataclasses.replace(self, host_width=host_width)
+        if config.alpha is None:
+            alpha = 0.5 if config.effective_method == "xd" else 0.9
+            config = dataclasses.replace(config, alpha=alpha)
+        _between("alpha", config.alpha, 0, 1)
+        return config
 
     def differences(self, other):
         """Names of the settings that differ and that a resumed run may not change."""

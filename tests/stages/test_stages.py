@@ -98,5 +98,6 @@ def test_mixed_precision_deploys_float32():
 
 def test_without_a_wider_host_sacl_is_what_is_left_of_it():
     config = RunConfig(method="sacl_xd", width=0.5, host_width=0.5).validated()
-    assert config.effective_method == "xd" and not config.slims
+    assert config.effective_method == "xd" and not config.slims and config.alpha == 0.5
+    assert RunConfig(method="sacl_xd").validated().alpha == 0.9
     assert RunConfig(method="sacl", width=1.0).validated().host_width == 1.5
