@@ -18,6 +18,10 @@ _FREE_ON_RESUME = frozenset(
     "knn_every verbose".split()
 )
 
+# Tried on the quickstart's recipe; see `flags/quickstart.flags`.
+_LEARNING_RATES = {"lars": 0.3, "sgd": 0.01, "adamw": 2e-3, "lamb": 5e-3}
+_LOSS_SCALES = {"lars": 0.1, "sgd": 0.1, "adamw": 1.0, "lamb": 1.0}
+
 
 class ConfigError(ValueError):
     """A setting that cannot work. Its text is one line that names the flag and its value."""
@@ -35,6 +39,10 @@ class ConfigError(ValueError):
 
 def _flag(default, text):
     return dataclasses.field(default=default, metadata={"help": text})
+
+
+def _by_optimizer(values):
+    return ", ".join(f"{name} {value:g}" for name, value in values.items())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +65,9 @@ class RunConfig:
         "for xd, without slimming.",
     )
     lambd: float = _flag(0.005, "Weight of the off-diagonal terms of Barlow Twins and XD.")
-    loss_scale: float = _flag(1.0, "Factor on the loss: 1 for AdamW and Lamb, 0.1 with LARS.")
+    loss_scale: float | None = _flag(
+        None, f"Factor on the loss. Default by optimizer: {_by_optimizer(_LOSS_SCALES)}."
+    )
     xd_pairs: str = _flag("same_input", "Pairs of XD: same_input or same_encoder.")
     xd_form: str = _flag("correlation", "Form of XD: correlation or neg_log.")
     gamma: float = _flag(1e-3, "Weight of XD with --xd_form=neg_log.")
@@ -92,7 +102,9 @@ class RunConfig:
     batch_size: int = _flag(256, "Images per step, over all replicas.")
     epochs: int = _flag(100, "Passes over the images.")
     optimizer: str = _flag("adamw", "lars, sgd, adamw or lamb.")
-    learning_rate: float = _flag(2e-3, "Peak learning rate.")
+    learning_rate: float | None = _flag(
+        None, f"Peak learning rate. Default by optimizer: {_by_optimizer(_LEARNING_RATES)}."
+    )
     weight_decay: float = _flag(1e-4, "Weight decay; not for biases and norm parameters.")
     warmup_epochs: float = _flag(1.0, "Epochs of linear warm-up; then a cosine to 0.")
     mixed_precision: str = _flag("float32", "Compute type: float32, bfloat16 or float16.")
@@ -159,8 +171,6 @@ class RunConfig:
         _between("batch_size", self.batch_size, 2, math.inf)
         _between("epochs", self.epochs, 1, math.inf)
         _between("seed", self.seed, 0, 2**31 - 1)
-        _between("learning_rate", self.learning_rate, 0, math.inf, open_low=True)
-        _between("loss_scale", self.loss_scale, 0, math.inf, open_low=True)
         for name in ("lambd", "gamma", "weight_decay"):
             _between(name, getattr(self, name), 0, math.inf)
         _between("warmup_epochs", self.warmup_epochs, 0, self.epochs)
@@ -175,10 +185,16 @@ class RunConfig:
                 "host_width", host_width, f"must be at least --width={self.width} (K x width)"
             )
         config = dataclasses.replace(self, host_width=host_width)
-        if config.alpha is None:
-            alpha = 0.5 if config.effective_method == "xd" else 0.9
-            config = dataclasses.replace(config, alpha=alpha)
+        defaults = {
+            "alpha": 0.5 if config.effective_method == "xd" else 0.9,
+            "learning_rate": _LEARNING_RATES[self.optimizer],
+            "loss_scale": _LOSS_SCALES[self.optimizer],
+        }
+        missing = {k: v for k, v in defaults.items() if getattr(config, k) is None}
+        config = dataclasses.replace(config, **missing)
         _between("alpha", config.alpha, 0, 1)
+        _between("learning_rate", config.learning_rate, 0, math.inf, open_low=True)
+        _between("loss_scale", config.loss_scale, 0, math.inf, open_low=True)
         return config
 
     def differences(self, other):

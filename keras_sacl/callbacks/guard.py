@@ -17,24 +17,31 @@ class CollapseGuard(keras.callbacks.Callback):
     Args:
         min_std: The lowest `embedding_std` (see `keras_sacl.losses`) that an epoch may end with;
             it is about 1 for embeddings that use all dimensions and 0 after collapse.
+        check_steps: The loss is looked at every so many steps and after each epoch. Reading it
+            makes the accelerator wait for the host, so not every step. One bad step is enough:
+            the logs are means over the epoch so far, and a NaN stays in a mean.
 
     Raises (out of `fit`):
         TrainingStopped: With the epoch, the step, the figure, and what would help.
     """
 
-    def __init__(self, min_std=0.01):
+    def __init__(self, min_std=0.01, check_steps=50):
         super().__init__()
         if not 0 <= min_std < 1:
             raise ValueError(f"`min_std` must be in [0, 1). Received: min_std={min_std}")
-        self.min_std = min_std
+        if check_steps < 1:
+            raise ValueError(
+                f"`check_steps` must be at least 1. Received: check_steps={check_steps}"
+            )
+        self.min_std, self.check_steps = min_std, check_steps
         self._epoch = 0
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        # The logs are means over the epoch so far, so one bad batch shows at once.
-        self._require_finite(logs or {}, f"epoch {self._epoch + 1}, step {batch + 1}")
+        if (batch + 1) % self.check_steps == 0:
+            self._require_finite(logs or {}, f"epoch {self._epoch + 1}, step {batch + 1}")
 
     def on_epoch_end(self, epoch, logs=None):
         logs = logs or {}

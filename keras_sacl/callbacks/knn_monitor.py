@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_sacl.evaluation.features import extract_features
+from keras_sacl.evaluation.features import extract_features, inference
 from keras_sacl.evaluation.knn import knn_accuracy
 
 
@@ -25,7 +25,7 @@ class KNNMonitor(keras.callbacks.Callback):
             raise ValueError(f"`every` must be at least 1. Received: every={every}")
         self.bank, self.queries, self.every = bank, queries, every
         self.k, self.temperature = k, temperature
-        self._encoder = None
+        self._encoder = self._encode = None
 
     def on_epoch_end(self, epoch, logs=None):
         last = epoch + 1 == self.params.get("epochs")
@@ -33,9 +33,10 @@ class KNNMonitor(keras.callbacks.Callback):
             return
         if self._encoder is None:
             self._encoder = self.model.deployed_encoder()
+            self._encode = inference(self._encoder)  # traced once for the whole run
         self.model.copy_deployed_to(self._encoder)
-        bank, bank_labels = extract_features(self._encoder, self.bank())
-        queries, labels = extract_features(self._encoder, self.queries())
+        bank, bank_labels = extract_features(self._encode, self.bank())
+        queries, labels = extract_features(self._encode, self.queries())
         logs["knn_top1"] = knn_accuracy(
             bank, bank_labels, queries, labels, k=self.k, temperature=self.temperature
         )

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import keras
 import tensorflow as tf
 
+from keras_sacl.fused_norm import fuse_batch_norms
 from keras_sacl.slimming import pairing
 from keras_sacl.slimming.mask import insert_masks
 
@@ -53,7 +54,11 @@ class SlimmableEncoder(keras.Model):
         layers, pairs = pairing.check_pair(host, slim)
         # In a namespace, out of Keras' sight: the slim model's own values are not part of the
         # state, and the maps are keyed by variable.
-        self._plan = SimpleNamespace(slim=slim, pairs=pairs, statistics={}, groups=None, masks={})
+        self._plan = SimpleNamespace(
+            slim=slim, pairs=pairs, statistics={}, groups=None, masks={},
+            # The same layers and variables, on faster kernels.
+            host_pass=fuse_batch_norms(host), slim_pass=fuse_batch_norms(slim),
+        )  # fmt: skip
         statistics = pairing.moving_statistics(host)
         for pair in pairs:
             if id(pair.host) in statistics:
@@ -77,6 +82,8 @@ class SlimmableEncoder(keras.Model):
         if execution == "mask":
             slim_of = {id(h): s for h, s in layers}
             self.masked = insert_masks(host, lambda layer: slim_of[id(layer)].output.shape[-1])
+            self._plan.masked_pass = fuse_batch_norms(self.masked)
+            self._plan.masked_pass._register_call_context_args("slim")
         if selection == "magnitude":
             self.refresh_channels()
         self.built = True
@@ -97,7 +104,7 @@ class SlimmableEncoder(keras.Model):
     def call(self, x, slim=False, training=None):
         """(B, H, W, C) pixels to (B, F) features of the host's width F."""
         if not slim:
-            return self.host(x, training=training)
+            return self._plan.host_pass(x, training=training)
         if self.execution == "mask":
             return self._masked_pass(x, training)
         return self._sliced_pass(x, training)
@@ -147,7 +154,7 @@ class SlimmableEncoder(keras.Model):
         return cls(**config)
 
     def _sliced_pass(self, x, training):
-        slim = self._plan.slim
+        slim = self._plan.slim_pass
         by_slim = {id(pair.slim): pair for pair in self._plan.pairs}
         trainable = [by_slim[id(v)] for v in slim.trainable_variables]
         state = [by_slim[id(v)] for v in slim.non_trainable_variables]
@@ -164,7 +171,7 @@ class SlimmableEncoder(keras.Model):
         return self._widen(features)
 
     def _masked_pass(self, x, training):
-        masked = self.masked
+        masked = self._plan.masked_pass
         state = masked.non_trainable_variables
         sources = [self._plan.statistics.get(id(v), v) for v in state]
         features, updates = masked.stateless_call(

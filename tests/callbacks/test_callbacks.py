@@ -98,6 +98,10 @@ def test_guard_stops_at_a_loss_that_is_not_finite(tmp_path):
     method = make(learning_rate=float("inf"))
     saver = callbacks.RunCheckpoint(tmp_path)
     with pytest.raises(callbacks.TrainingStopped, match="loss is nan in epoch 1, step 2"):
+        method.fit(steps(5), verbose=0, callbacks=[callbacks.CollapseGuard(check_steps=2), saver])
+    # At the end of an epoch in any case, and before anything is saved.
+    method = make(learning_rate=float("inf"))
+    with pytest.raises(callbacks.TrainingStopped, match="loss is nan in epoch 1;"):
         method.fit(steps(5), verbose=0, callbacks=[callbacks.CollapseGuard(), saver])
     assert not saver.paths()
 
@@ -169,6 +173,7 @@ def test_slim_refresh_selects_at_its_steps():
     [
         (lambda: callbacks.RunCheckpoint("x", keep=0), "keep"),
         (lambda: callbacks.CollapseGuard(1.0), "min_std"),
+        (lambda: callbacks.CollapseGuard(check_steps=0), "check_steps"),
         (lambda: callbacks.KNNMonitor(None, None, every=0), "every"),
         (lambda: callbacks.SlimRefresh(0), "steps"),
     ],

@@ -18,6 +18,7 @@ from keras_sacl.evaluation import (
     l2_normalise,
     linear_probe,
 )
+from keras_sacl.evaluation.knn import top_columns
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,18 @@ def test_knn_equals_scikit_learn(digits, k):
     ).fit(x.astype("float64"), y)
     expected = voter.score(queries.astype("float64"), labels)
     assert knn_accuracy(x, y, queries, labels, k=k) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("columns", [20, 100, 640, 641, 655, 4000])
+@pytest.mark.parametrize("k", [1, 20])
+def test_top_columns_are_those_of_a_sort(columns, k):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(9, columns)).astype("float32")
+    values[0] = np.round(values[0])  # many ties: any of the equal ones will do
+    found = top_columns(values, k)
+    assert all(len(set(row)) == k for row in found.tolist())
+    picked = np.sort(np.take_along_axis(values, found, axis=1), axis=1)
+    np.testing.assert_array_equal(picked, np.sort(values, axis=1)[:, -k:])
 
 
 def test_knn_does_not_depend_on_scale(digits):

@@ -1,0 +1,66 @@
+"""The Barlow Twins loss, forward and backward: Gram matrices against the D x D correlation.
+
+python -m benchmarks.loss --json loss.json
+"""
+
+from benchmarks.race import Contender, race
+from benchmarks.report import Report, parse
+
+SIZES = ((256, 1024), (256, 2048), (256, 4096), (512, 4096))
+
+
+def ours(n, d, gram):
+    """The loss of keras_sacl.losses and its gradient, by Gram matrices or by the matrix C."""
+    import tensorflow as tf
+
+    from keras_sacl.losses import correlation_terms
+
+    z_a, z_b = (tf.Variable(tf.random.normal((n, d))) for _ in range(2))
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            on_diagonal, off_diagonal = correlation_terms(z_a, z_b, gram=gram)
+            loss = on_diagonal + 0.005 * off_diagonal
+        return tape.gradient(loss, [z_a, z_b])
+
+    return lambda: [g.numpy() for g in step()]
+
+
+def published(n, d):
+    """The loss as the published PyTorch code of Barlow Twins has it: C, then two masked sums."""
+    import torch
+
+    z_a, z_b = (torch.randn(n, d, requires_grad=True) for _ in range(2))
+    norm = torch.nn.BatchNorm1d(d, affine=False)
+
+    def step():
+        c = norm(z_a).T @ norm(z_b) / n
+        diagonal = torch.diagonal(c)
+        off_diagonal = c.flatten()[:-1].view(d - 1, d + 1)[:, 1:].flatten()
+        loss = (diagonal - 1).pow(2).sum() + 0.005 * off_diagonal.pow(2).sum()
+        return torch.autograd.grad(loss, [z_a, z_b])
+
+    return step
+
+
+def main():
+    options = parse(__doc__)
+    report = Report("Barlow Twins loss, forward and backward, float32")
+    for n, d in SIZES:
+        case = f"loss, N {n}, D {d}"
+        found = race(
+            [
+                Contender("Gram matrices (N x N)", ours, {"n": n, "d": d, "gram": True}),
+                Contender("direct (D x D)", ours, {"n": n, "d": d, "gram": False}),
+                Contender("PyTorch, direct (D x D)", published, {"n": n, "d": d}),
+            ],
+            repeats=options.repeats,
+        )
+        report.times(case, found, "Gram matrices (N x N)")
+        report.memory(case, found, "Gram matrices (N x N)")
+    report.write(options.json)
+
+
+if __name__ == "__main__":
+    main()

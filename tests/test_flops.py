@@ -1,0 +1,36 @@
+"""FLOPs against the numbers that the papers print."""
+
+import keras
+import pytest
+
+from keras_sacl.encoders import build_encoder
+from keras_sacl.flops import forward_flops
+
+# Multiply-adds at 224 px in millions, less those of the classifier. "MobileNets" (2017), table 6;
+# "MobileNetV2" (2018), table 4; "Searching for MobileNetV3" (2019), table 3; "EfficientNet"
+# (2019), table 2; ResNets: torchvision's table.
+MULTIPLY_ADDS = {
+    "mobilenet_v1": 569 - 1.0,
+    "mobilenet_v2": 300 - 1.3,
+    "mobilenet_v3_large": 219 - 2.5,
+    "efficientnet_b0": 390 - 1.3,
+    "resnet18": 1814 - 0.5,
+    "resnet34": 3664 - 0.5,
+    "resnet50": 4089 - 2.0,
+}
+
+
+@pytest.mark.parametrize("name", MULTIPLY_ADDS)
+def test_encoders_are_as_published(name):
+    found = forward_flops(build_encoder(name)) / 2e6
+    assert found == pytest.approx(MULTIPLY_ADDS[name], rel=0.03)
+
+
+def test_by_hand():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(5, 3, strides=2, padding="same")(inputs)  # 4 x 4 x 5
+    x = keras.layers.DepthwiseConv2D(3, padding="valid")(x)  # 2 x 2 x 5
+    inner = keras.Sequential([keras.Input((20,)), keras.layers.Dense(7)])
+    model = keras.Model(inputs, inner(keras.layers.Flatten()(x)))
+    expected = 16 * 5 * (9 * 3) + 4 * 5 * 9 + 20 * 7
+    assert forward_flops(model) == 2 * expected
