@@ -1,0 +1,119 @@
+"""What the network is shown: pictures of both views of some images, for each preset.
+
+python -m keras_sacl.report.views --output=docs
+"""
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from keras_sacl.data import PRESETS, ImageSource, get_preset, load_source, two_view_dataset
+from keras_sacl.data.pipeline import raw_batches
+
+_GAP, _BACKGROUND = 4, 255
+
+
+def views_picture(source, preset_pair, *, image_size, pairs, seed=0):
+    """A picture with a row for each image: the image, then pairs of view A and view B.
+
+    The views come from the pipeline that training uses, without its normalisation.
+
+    Args:
+        source: `ImageSource` of a few images.
+        preset_pair: (`ViewPreset`, `ViewPreset`).
+        image_size: Side of each picture in it, in pixels.
+        pairs: Pairs of views of each image, at least 2.
+        seed: Of the augmentations.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    rows = []
+    for i, (original, _) in enumerate(raw_batches(source, image_size=image_size, batch_size=1)):
+        views = two_view_dataset(
+            _repeated(source, i, pairs),
+            preset_pair,
+            image_size=image_size,
+            batch_size=pairs,
+            seed=seed + i,
+            epochs=1,
+            mean=(0.0, 0.0, 0.0),
+            std=(1.0, 1.0, 1.0),
+        )
+        view_a, view_b = next(iter(views))
+        row = [original[0].numpy()]
+        for a, b in zip(view_a.numpy(), view_b.numpy(), strict=True):
+            row += [_gap(image_size, 3 * _GAP), *(_pixels(v) for v in (a, b))]
+        rows += [np.concatenate(row, axis=1)]
+    width = rows[0].shape[1]
+    space = np.full((_GAP, width, 3), _BACKGROUND, np.uint8)
+    return np.concatenate([part for row in rows for part in (row, space)][:-1])
+
+
+def _repeated(source, index, count):
+    """One image of a source, `count` times."""
+    part = source.images[index : index + 1]
+    images = np.repeat(part, count, axis=0) if source.decoded else list(part) * count
+    return dataclasses.replace(source, images=images, labels=None)
+
+
+def _gap(height, width):
+    return np.full((height, width, 3), _BACKGROUND, np.uint8)
+
+
+def _pixels(view):
+    return np.clip(np.round(255 * view), 0, 255).astype(np.uint8)
+
+
+def _photographs():
+    """The two photographs that come with scikit-learn, as JPEG."""
+    import sklearn.datasets
+
+    folder = Path(sklearn.datasets.__file__).parent / "images"
+    return ImageSource([(folder / name).read_bytes() for name in ("china.jpg", "flower.jpg")])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", default=".", help="folder for views_PRESET.png")
+    parser.add_argument("--presets", default=",".join(PRESETS), help="presets, by commas")
+    parser.add_argument("--dataset", help="as of train.py; default: two photographs")
+    parser.add_argument("--split", default="train", help="as --train_split of train.py")
+    parser.add_argument("--data_dir", help="where TFDS data sets lie")
+    parser.add_argument("--image_size", type=int, default=112, help="side of a view, in pixels")
+    parser.add_argument("--images", type=int, default=4, help="at most so many images")
+    parser.add_argument("--pairs", type=int, default=3, help="pairs of views of each image")
+    parser.add_argument("--seed", type=int, default=0, help="of the augmentations")
+    options = parser.parse_args()
+    try:
+        if options.pairs < 2:
+            raise ValueError(f"`pairs` must be at least 2. Received: pairs={options.pairs}")
+        source = _photographs()
+        if options.dataset:
+            source = load_source(
+                options.dataset, options.split, data_dir=options.data_dir,
+                image_size=options.image_size, limit=options.images,
+            )  # fmt: skip
+        chosen = {name: get_preset(name) for name in options.presets.split(",")}
+    except ValueError as error:
+        print(f"views: {error}", file=sys.stderr)
+        return 2
+    folder = Path(options.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, preset_pair in chosen.items():
+        picture = views_picture(
+            source, preset_pair, image_size=options.image_size, pairs=options.pairs,
+            seed=options.seed,
+        )  # fmt: skip
+        path = folder / f"views_{name}.png"
+        path.write_bytes(tf.io.encode_png(picture).numpy())
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
