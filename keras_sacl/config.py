@@ -15,11 +15,11 @@ FORMATS = ("keras", "tflite", "tflite_fp16", "tflite_int8", "onnx")
 _FREE_ON_RESUME = frozenset(
     "stages run_dir resume overwrite data_dir download eval_dataset eval_train_split "
     "eval_test_split export_formats export_preprocessing keep_checkpoints tensorboard "
-    "knn_every verbose".split()
+    "knn_every verbose data_service".split()
 )
 
 # Tried on the quickstart's recipe; see `flags/quickstart.flags`.
-_LEARNING_RATES = {"lars": 0.3, "sgd": 0.01, "adamw": 2e-3, "lamb": 5e-3}
+_LEARNING_RATES = {"lars": 0.3, "sgd": 2e-3, "adamw": 2e-3, "lamb": 5e-3}
 _LOSS_SCALES = {"lars": 0.1, "sgd": 0.1, "adamw": 1.0, "lamb": 1.0}
 
 
@@ -97,6 +97,16 @@ class RunConfig:
     eval_train_split: str | None = _flag(None, "Its training split. Default: --train_split.")
     eval_test_split: str | None = _flag(None, "Its test split. Default: --test_split.")
     augmentation: str = _flag("imagenet1k", "Preset of the two views.")
+    augment_on: str = _flag(
+        "auto",
+        "Where views are made of crops: host (in the data pipeline), device (in the training "
+        "step), or auto: device if there is a GPU.",
+    )
+    data_service: str | None = _flag(
+        None,
+        "Address of a tf.data service (grpc://HOST:PORT) whose workers make the views. The order "
+        "of the steps then depends on the workers.",
+    )
 
     # Optimization
     batch_size: int = _flag(256, "Images per step, over all replicas.")
@@ -158,6 +168,11 @@ class RunConfig:
         _member("slim_selection", self.slim_selection, ("leading", "magnitude"))
         _member("mixed_precision", self.mixed_precision, PRECISIONS)
         _member("jit_compile", self.jit_compile, JIT_CHOICES)
+        _member("augment_on", self.augment_on, ("auto", "host", "device"))
+        if self.data_service is not None and "://" not in self.data_service:
+            raise ConfigError(
+                "data_service", self.data_service, "must be an address such as grpc://HOST:5000"
+            )
         _member("verbose", self.verbose, ("auto", "bar", "line", "quiet"))
         _members("export_formats", self.export_formats, FORMATS)
         try:

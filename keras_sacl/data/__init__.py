@@ -2,12 +2,25 @@
 
 from keras_sacl.data.datasets import load_source
 from keras_sacl.data.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalise
-from keras_sacl.data.pipeline import plain_batches, raw_batches, two_view_dataset
+from keras_sacl.data.pipeline import AUGMENT_ON, two_view_dataset, view_finishers
+from keras_sacl.data.plain import plain_batches, raw_batches
 from keras_sacl.data.presets import PRESETS, ViewPreset, get_preset
 from keras_sacl.data.source import ImageSource
 from keras_sacl.data.views import augment_view
 
 __all__ = [
-    "IMAGENET_MEAN", "IMAGENET_STD", "PRESETS", "ImageSource", "ViewPreset", "augment_view",
-    "get_preset", "load_source", "normalise", "plain_batches", "raw_batches", "two_view_dataset",
-]  # fmt: skip
+    "AUGMENT_ON",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "PRESETS",
+    "ImageSource",
+    "ViewPreset",
+    "augment_view",
+    "get_preset",
+    "load_source",
+    "normalise",
+    "plain_batches",
+    "raw_batches",
+    "two_view_dataset",
+    "view_finishers",
+]

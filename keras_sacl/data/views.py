@@ -19,23 +19,34 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-class Draws:
-    """The random numbers of one view of a batch, all uniform in [0, 1).
+def draw_table(seed, batch_size):
+    """All random numbers of one view of a batch.
 
     Args:
         seed: (2,) integer tensor or pair; equal seeds give equal numbers.
-        batch_size: Number of images, an int or a scalar tensor.
+        batch_size: Number of images B, an int or a scalar tensor.
+
+    Returns:
+        (B, columns) float32, uniform in [0, 1): row i is for image i.
+    """
+    shape = [batch_size, _CROP_COLUMNS + len(_COLUMNS)]
+    return tf.random.stateless_uniform(shape, seed, alg="philox")
+
+
+class Draws:
+    """The random numbers of one view, by what they are for.
+
+    Args:
+        table: (B, columns), from `draw_table`.
 
     Attributes:
         crop: (B, 22) for `random_crops`.
         flip, jitter, brightness, ...: (B,) each.
     """
 
-    def __init__(self, seed, batch_size):
-        shape = [batch_size, _CROP_COLUMNS + len(_COLUMNS)]
-        table = tf.random.stateless_uniform(shape, seed, alg="philox")
+    def __init__(self, table):
         self.crop = table[:, :_CROP_COLUMNS]
-        columns = tf.unstack(table[:, _CROP_COLUMNS:], axis=1)
+        columns = tf.unstack(table[:, _CROP_COLUMNS:], num=len(_COLUMNS), axis=1)
         for name, column in zip(_COLUMNS, columns, strict=True):
             setattr(self, name, column)
 
@@ -59,7 +70,7 @@ def augment_view(images, preset, seed, image_size):
     """
     images = tf.convert_to_tensor(images, tf.float32)
     batch_size = images.shape[0] or tf.shape(images)[0]
-    draws = Draws(seed, batch_size)
+    draws = Draws(draw_table(seed, batch_size))
     shape = tf.shape(images)
     crops = random_crops(draws.crop, preset, shape[1], shape[2])
     cropped = crop_batch(

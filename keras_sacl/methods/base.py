@@ -21,13 +21,18 @@ class TwoViewMethod(keras.Model):
                 z_a, z_b = self.embed(x_a), self.embed(x_b)
                 return {"loss": my_loss(z_a, z_b), "z": z_b}
 
-    `fit` takes a `tf.data.Dataset` of (x_a, x_b), each (B, H, W, C) float32.
+    `fit` takes a `tf.data.Dataset` of (x_a, x_b), each (B, H, W, C) float32; or of whatever
+    `finish_views` makes them of.
 
     Args:
         encoder: A `keras.Model`, (B, H, W, C) to (B, F), or a `SlimmableEncoder`.
         projector: A `keras.Model`, (B, F) to (B, D). It is not deployed.
         loss_scale: The factor on the whole loss: 1 for Adam-like optimizers, 0.1 with LARS.
     """
+
+    # Two functions, from what the data hold for a view to the view: augmentation on the
+    # accelerator, inside the training step. None where the data hold the views themselves.
+    finish_views = None
 
     # The names of the scalars that `loss_terms` returns and the logs show, beside the loss.
     terms = ()
@@ -70,7 +75,7 @@ class TwoViewMethod(keras.Model):
         return frozen_call(self.projector, frozen_call(self._training.encoder, x, **kwargs))
 
     def train_step(self, data):
-        x_a, x_b, _ = keras.utils.unpack_x_y_sample_weight(data)
+        x_a, x_b = self._views(data)
         with tf.GradientTape() as tape:
             terms = self.loss_terms(x_a, x_b)
             loss = self.loss_scale * terms["loss"]
@@ -82,12 +87,19 @@ class TwoViewMethod(keras.Model):
 
     def test_step(self, data):
         """The same losses on held-out views; batch statistics, nothing is changed."""
-        x_a, x_b, _ = keras.utils.unpack_x_y_sample_weight(data)
+        x_a, x_b = self._views(data)
         before = [(v, tf.identity(v)) for v in self.non_trainable_variables]
         terms = self.loss_terms(x_a, x_b)
         for variable, value in before:
             variable.assign(value)
         return self._log(terms, self.loss_scale * terms["loss"])
+
+    def _views(self, data):
+        x_a, x_b, _ = keras.utils.unpack_x_y_sample_weight(data)
+        if self.finish_views is None:
+            return x_a, x_b
+        finish_a, finish_b = self.finish_views
+        return finish_a(x_a), finish_b(x_b)
 
     def _log(self, terms, loss):
         values = {**terms, "loss": loss, "embedding_std": embedding_std(terms["z"])}

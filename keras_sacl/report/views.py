@@ -11,8 +11,14 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_sacl.data import PRESETS, ImageSource, get_preset, load_source, two_view_dataset
-from keras_sacl.data.pipeline import raw_batches
+from keras_sacl.data import (
+    PRESETS,
+    ImageSource,
+    get_preset,
+    load_source,
+    raw_batches,
+    two_view_dataset,
+)
 
 _GAP, _BACKGROUND = 4, 255
 

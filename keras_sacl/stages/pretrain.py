@@ -6,7 +6,13 @@ import time
 import keras
 
 from keras_sacl import callbacks
-from keras_sacl.data import get_preset, load_source, plain_batches, two_view_dataset
+from keras_sacl.data import (
+    get_preset,
+    load_source,
+    plain_batches,
+    two_view_dataset,
+    view_finishers,
+)
 from keras_sacl.stages.build import build_method, compile_method, deployed_float32
 from keras_sacl.stages.inputs import training_images
 
@@ -38,17 +44,22 @@ def pretrain(config, run_dir, say=print):
         epochs_done = checkpoint.restore(method, warn=say)
         say(f"resuming after epoch {epochs_done} of {config.epochs}")
     describe(config, method, source, steps, say)
+    preset, augment_on = get_preset(config.augmentation), _augment_on(config)
+    if augment_on == "device":
+        method.finish_views = view_finishers(preset)
     started = time.perf_counter()
     if epochs_done < config.epochs:
         method.fit(
             two_view_dataset(
                 source,
-                get_preset(config.augmentation),
+                preset,
                 image_size=config.image_size,
                 batch_size=config.batch_size,
                 seed=config.seed,
                 epochs=config.epochs,
                 start_step=epochs_done * steps,
+                augment_on=augment_on,
+                service=config.data_service,
             ),
             epochs=config.epochs,
             initial_epoch=epochs_done,
@@ -140,6 +151,12 @@ def _verbosity(verbose):
     if verbose == "auto":
         verbose = "bar" if sys.stdout.isatty() else "line"
     return {"bar": 1, "line": 2, "quiet": 0}[verbose]
+
+
+def _augment_on(config):
+    if config.augment_on != "auto":
+        return config.augment_on
+    return "device" if _has_gpu() else "host"
 
 
 def _has_gpu():

@@ -13,6 +13,7 @@ from keras_sacl.data import (
     plain_batches,
     raw_batches,
     two_view_dataset,
+    view_finishers,
 )
 
 SETTINGS = {"image_size": 16, "batch_size": 8, "seed": 5}
@@ -115,6 +116,36 @@ def test_photos_and_pixels_get_the_same_crops():
         inner = (slice(None), slice(4, -4), slice(4, -4))
         np.testing.assert_allclose(a[inner], c[inner], atol=2e-4)
         np.testing.assert_allclose(b[inner], d[inner], atol=2e-4)
+
+
+def test_views_finished_on_the_device_are_those_of_the_host(source):
+    presets = get_preset("imagenet1k")
+    crops = two_view_dataset(source, presets, epochs=1, augment_on="device", **SETTINGS)
+    finishers = view_finishers(presets)
+    for pair, expected in zip(crops, views(source, epochs=1), strict=True):
+        for finish, found, view in zip(finishers, pair, expected, strict=True):
+            assert found[0].shape == (8, 16, 16, 3) and found[1].shape[0] == 8
+            np.testing.assert_allclose(finish(found), view, atol=1e-5)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_data_service_makes_every_step_once(workers):
+    service = tf.data.experimental.service
+    dispatcher = service.DispatchServer()
+    address = dispatcher.target
+    configuration = service.WorkerConfig(dispatcher_address=address.split("://")[1])
+    running = [service.WorkerServer(configuration) for _ in range(workers)]
+    source = ImageSource(pixels(21))
+    found = views(source, service=address)
+    expected = views(source)
+    assert len(found) == len(expected) and len(running) == workers
+
+    # The same steps, and so the same randomness, in whatever order; none is made by two workers.
+    def key(step):
+        return tuple(view.sum(dtype="float64").round(3) for view in step)
+
+    assert sorted(map(key, found)) == sorted(map(key, expected))
+    assert len({key(step) for step in found}) == len(found)
 
 
 def test_bad_settings(source):

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_sacl.data import PRESETS, ViewPreset, augment_view, get_preset, normalise
-from keras_sacl.data.views import Draws, change_pixels
+from keras_sacl.data.views import Draws, change_pixels, draw_table
 
 NOTHING = ViewPreset(
     crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=0.0, jitter=0.0, grayscale=0.0
@@ -90,7 +90,7 @@ def test_strengths():
     factors = view(images, only(brightness=0.4, **jitter), size=4)[:, 0, 0, 0] / 0.5
     assert 0.6 <= factors.min() < 0.61 and 1.39 < factors.max() <= 1.4
     assert abs(factors.mean() - 1) < 0.02
-    draws = Draws((1, 2), 2000)
+    draws = Draws(draw_table((1, 2), 2000))
     expected = change_pixels(tf.constant(images), only(brightness=0.4, **jitter), draws)
     np.testing.assert_allclose(factors, expected[:, 0, 0, 0] / 0.5, atol=1e-5)
 

@@ -78,6 +78,22 @@ def test_evaluation_may_name_labels_of_its_own(photos, tmp_path):
     assert 0 <= found["knn_top1"] <= 1 and 0 <= found["linear_top1_untrained"] <= 1
 
 
+def test_augmenting_in_the_training_step_is_the_same_run(tmp_path):
+    final = []
+    for where in ("host", "device"):
+        config = RunConfig(
+            **SMALL,
+            dataset="digits",
+            train_split="train[:200]",
+            stages=("pretrain",),
+            augment_on=where,
+            run_dir=str(tmp_path / where),
+        ).validated()
+        final.append(run(config)[0].results()["pretrain"]["final"])
+    assert final[0]["loss"] == pytest.approx(final[1]["loss"], rel=1e-4)
+    assert final[0]["embedding_std"] == pytest.approx(final[1]["embedding_std"], rel=1e-4)
+
+
 def test_labels_that_are_named_must_be_there(photos, tmp_path):
     config = RunConfig(**SMALL, eval_dataset=str(photos), run_dir=str(tmp_path / "run")).validated()
     with pytest.raises(ConfigError, match="--eval_dataset=.*: has no labels"):
