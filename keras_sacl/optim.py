@@ -4,6 +4,7 @@ import difflib
 import math
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 OPTIMIZERS = ("lars", "sgd", "adamw", "lamb")
@@ -131,7 +132,40 @@ class SGD(_DecaysKernelsOnly, keras.optimizers.SGD):
 
 @keras.saving.register_keras_serializable("keras_sacl")
 class AdamW(_DecaysKernelsOnly, keras.optimizers.AdamW):
-    """`keras.optimizers.AdamW`, decaying kernels only."""
+    """`keras.optimizers.AdamW`, decaying kernels only, in one kernel for each variable.
+
+    Keras composes the update of ten elementwise operations, which for a small encoder with a wide
+    projector is a tenth of a step on a CPU.
+    """
+
+    def build(self, variables):
+        if self.amsgrad:
+            raise ValueError("`amsgrad` must be False. Received: amsgrad=True")
+        super().build(variables)
+
+    def _apply_weight_decay(self, variables):
+        pass  # part of the update step here
+
+    def update_step(self, gradient, variable, learning_rate):
+        variable = variable.value if isinstance(variable, keras.Variable) else variable
+        index = self._get_variable_index(variable)
+        dtype = variable.dtype
+        rate = ops.cast(learning_rate, dtype)
+        if self.weight_decay and self._use_weight_decay(variable):
+            variable.assign_sub(variable * (rate * self.weight_decay))
+        step = ops.cast(self.iterations + 1, dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=ops.power(ops.cast(self.beta_1, dtype), step),
+            beta2_power=ops.power(ops.cast(self.beta_2, dtype), step),
+            lr=rate,
+            beta1=ops.cast(self.beta_1, dtype),
+            beta2=ops.cast(self.beta_2, dtype),
+            epsilon=ops.cast(self.epsilon, dtype),
+            grad=ops.cast(gradient, dtype),
+        )
 
 
 @keras.saving.register_keras_serializable("keras_sacl")

@@ -41,6 +41,28 @@ def test_parameters_are_the_published_ones(name):
     assert build_encoder(name).count_params() / 1e6 == pytest.approx(PARAMETERS[name], rel=0.03)
 
 
+@pytest.mark.parametrize(
+    "name, stock",
+    [
+        ("mobilenet_v1", keras.applications.MobileNet),
+        ("mobilenet_v2", keras.applications.MobileNetV2),
+        ("mobilenet_v3_small", keras.applications.MobileNetV3Small),
+    ],
+)
+def test_large_images_see_the_librarys_network(name, stock, digits):
+    """Other initial values, other padding layers, the same function of the weights."""
+    settings = {"include_preprocessing": False} if "v3" in name else {}
+    stock = stock(
+        input_shape=(64, 64, 3), include_top=False, weights=None, pooling="avg", **settings
+    )
+    randomise_norms_and_biases(stock)
+    encoder = build_encoder(name, image_size=64)
+    encoder.set_weights(stock.get_weights())
+    images = tf.repeat(tf.repeat(digits[0][:4], 2, axis=1), 2, axis=2)
+    expected = np.asarray(stock(images))
+    assert difference(np.asarray(encoder(images)), expected) <= 1e-5
+
+
 @pytest.mark.parametrize("name", ENCODERS)
 def test_small_images_keep_a_map(name):
     for image_size in (8, 16, 32, 64, 96):
@@ -100,17 +122,17 @@ def difference(found, expected, floor=0.0):
 @pytest.mark.parametrize("name", ENCODERS)
 def test_mask_equals_slice(name):
     """Outputs, gradients of every host variable and moving statistics, in float32."""
-    gradients = []
-    for seed in range(6):
-        outputs, worst, statistics = mask_and_slice(name, photo_crops(seed))
-        assert outputs <= 1e-5 and statistics <= 1e-5
-        gradients.append(worst)
-        if worst <= 1e-4 or name == "resnet50":
-            break
     # A unit within rounding of a kink of its ReLU may be on in one execution and off in the
-    # other, which moves gradients by 1e-3 and more. That is by chance; a mistake is in all draws.
+    # other, which moves gradients by 1e-3 and more; and the outputs of EfficientNet-B1 are, 70
+    # normalisations deep, 0.8e-5 to 1.3e-5 apart. That is by chance: a mistake is in all draws.
     # ResNet-50 has so many units that every draw has such a one: float64 is its test, below.
-    assert min(gradients) <= (0.1 if name == "resnet50" else 1e-4), gradients
+    limits = np.array([1e-5, 0.1 if name == "resnet50" else 1e-4, 1e-5])
+    draws = []
+    for seed in range(6):
+        draws.append(mask_and_slice(name, photo_crops(seed)))
+        if np.all(draws[-1] <= limits):
+            return
+    pytest.fail(f"outputs, gradients, statistics differ by {draws}")
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "resnet50"])

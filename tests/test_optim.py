@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_sacl.optim import LARS, OPTIMIZERS, WarmupCosine, build_optimizer
+from keras_sacl.optim import LARS, OPTIMIZERS, AdamW, WarmupCosine, build_optimizer
 
 
 def lars_oracle(w, gradients, lr, momentum, decay, trust):
@@ -52,6 +52,25 @@ def test_schedule_by_hand():
     assert float(WarmupCosine(1.0, warmup_steps=0, total_steps=10)(0)) == 1.0
     with pytest.raises(ValueError, match="`warmup_steps` must be .*Received: warmup_steps=11"):
         WarmupCosine(1.0, warmup_steps=11, total_steps=10)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_adamw_equals_keras(dtype):
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=(6, 5))
+    ours, keras_own = keras.Variable(w, dtype=dtype), keras.Variable(w, dtype=dtype)
+    schedule = WarmupCosine(0.1, warmup_steps=2, total_steps=9)
+    settings = {"weight_decay": 0.2, "beta_1": 0.8, "beta_2": 0.95, "epsilon": 1e-4}
+    a, b = AdamW(schedule, **settings), keras.optimizers.AdamW(schedule, **settings)
+    for _ in range(6):
+        g = tf.constant(rng.normal(size=w.shape), dtype)
+        a.apply([g], [ours])
+        b.apply([g], [keras_own])
+    # The schedule is float32 whatever the variable.
+    np.testing.assert_allclose(np.asarray(ours), np.asarray(keras_own), rtol=1e-5)
+    assert np.abs(np.asarray(ours) - w).max() > 0.1
+    with pytest.raises(ValueError, match="`amsgrad` must be False"):
+        AdamW(0.1, amsgrad=True).build([ours])
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

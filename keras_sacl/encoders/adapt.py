@@ -11,7 +11,9 @@ _AUTOMATIC_NAME = re.compile(r"(re_lu|activation|add|multiply|concatenate)(_\d+)
 def adapt(build, width, *, image_size, removed_strides, batch_norm_momentum, shift_activations):
     """Rebuilds a library backbone, layer by layer.
 
-    - The first strides are left out, with the padding that went with them.
+    - The first strides are left out.
+    - Convolutions that stride pad by themselves ("same"), in place of a padding layer that copies
+      the map: the same numbers on maps of even size.
     - Convolutions and BatchNorm start as `build_encoder` says.
     - The graph is that of width 1, the channels are those of `width`. (MobileNet-V2 and -V3 add
       a residual wherever two stages happen to be rounded to the same channels, so that a network
@@ -31,7 +33,9 @@ def adapt(build, width, *, image_size, removed_strides, batch_norm_momentum, shi
     """
     backbone = build(1.0)
     narrow = {layer.name: layer for layer in build(width).layers}
-    unstrided, dropped_paddings = _without_strides(backbone, removed_strides)
+    strided = _strided(backbone)
+    unstrided = set(list(strided)[:removed_strides])
+    paddings = {padding for padding in strided.values() if padding}
     counts = {}
 
     def clone_function(layer):
@@ -44,8 +48,10 @@ def adapt(build, width, *, image_size, removed_strides, batch_norm_momentum, shi
             counts[kind] = counts.get(kind, 0) + 1
             config["name"] = f"{kind}_{counts[kind]}"
         config["dtype"] = keras.config.dtype_policy()
+        if layer.name in strided:
+            config["padding"] = "same"
         if layer.name in unstrided:
-            config |= {"strides": 1, "padding": "same"}
+            config["strides"] = 1
         if isinstance(layer, layers.BatchNormalization):
             config["momentum"] = batch_norm_momentum
             if shift_activations and _feeds_activation(layer):
@@ -63,7 +69,7 @@ def adapt(build, width, *, image_size, removed_strides, batch_norm_momentum, shi
         return type(layer).from_config(config)
 
     def call_function(layer, *args, **kwargs):
-        if layer.name in dropped_paddings or _is_linear_bottleneck_activation(layer.name):
+        if layer.name in paddings or _is_linear_bottleneck_activation(layer.name):
             return args[0]
         return layer(*args, **kwargs)
 
@@ -76,20 +82,17 @@ def adapt(build, width, *, image_size, removed_strides, batch_norm_momentum, shi
     return images, clone.outputs[0]
 
 
-def _without_strides(backbone, number):
-    """Names of the first `number` strided layers, and of the paddings in front of them."""
-    strided = [
-        layer
-        for layer in backbone.layers
-        if isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D))
-        and tuple(layer.strides) == (2, 2)
-    ][:number]
-    paddings = set()
-    for layer in strided:
-        source = layer.input._keras_history.operation
-        if isinstance(source, layers.ZeroPadding2D):
-            paddings.add(source.name)
-    return {layer.name for layer in strided}, paddings
+def _strided(backbone):
+    """Maps the name of each strided convolution to that of the padding in front of it, or None."""
+    found = {}
+    for layer in backbone.layers:
+        if isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D)) and tuple(layer.strides) == (
+            2,
+            2,
+        ):
+            source = layer.input._keras_history.operation
+            found[layer.name] = source.name if isinstance(source, layers.ZeroPadding2D) else None
+    return found
 
 
 def _is_linear_bottleneck_activation(name):
