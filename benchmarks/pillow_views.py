@@ -1,14 +1,15 @@
 """The peer of our views: torchvision's transforms on Pillow images, one image at a time.
 
-With torchvision's own classes where it can be imported, else with the same calls to Pillow that
-they make (torchvision has no wheel for some CPU builds of PyTorch).
+With torchvision's own classes where it can be imported. Where it cannot (it has no wheel for some
+CPU builds of PyTorch), with what they come to: the same calls to Pillow, random numbers from
+PyTorch, and the conversion and normalisation on PyTorch's tensors.
 """
 
 import io
 import math
-import random
 
 import numpy as np
+import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 
@@ -36,7 +37,7 @@ class TwoViews:
 
 
 class PillowView:
-    """One view of a Pillow image, to a normalised float32 array (3, S, S).
+    """One view of a Pillow image, to a normalised float32 tensor (3, S, S).
 
     Args:
         preset: `ViewPreset`.
@@ -46,36 +47,39 @@ class PillowView:
 
     def __init__(self, preset, image_size, mean, std):
         self.preset, self.size = preset, image_size
-        self.mean = np.asarray(mean, "float32")[:, None, None]
-        self.std = np.asarray(std, "float32")[:, None, None]
+        self.mean, self.std = mean, std
 
     def __call__(self, image):
-        p, draw = self.preset, random.random
+        p = self.preset
         image = self._crop(image)
-        if draw() < p.flip:
+        if _uniform(0, 1) < p.flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        if draw() < p.jitter:
+        if _uniform(0, 1) < p.jitter:
             image = self._jitter(image)
-        if draw() < p.grayscale:
+        if _uniform(0, 1) < p.grayscale:
             image = image.convert("L").convert("RGB")
-        if draw() < p.blur:
-            image = image.filter(ImageFilter.GaussianBlur(random.uniform(*p.blur_sigma)))
-        if draw() < p.solarize:
+        if _uniform(0, 1) < p.blur:
+            image = image.filter(ImageFilter.GaussianBlur(_uniform(*p.blur_sigma)))
+        if _uniform(0, 1) < p.solarize:
             image = ImageOps.solarize(image, round(255 * p.solarize_threshold))
-        x = np.asarray(image, "float32").transpose(2, 0, 1) / 255
-        return (x - self.mean) / self.std
+        x = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+        x = x.to(torch.float32).div(255)
+        mean = torch.as_tensor(self.mean).view(-1, 1, 1)
+        std = torch.as_tensor(self.std).view(-1, 1, 1)
+        return x.sub_(mean).div_(std)
 
     def _crop(self, image):
         p, (width, height) = self.preset, image.size
         for _ in range(10):
-            area = width * height * random.uniform(*p.crop_area)
-            aspect = math.exp(random.uniform(*map(math.log, p.crop_aspect)))
+            area = width * height * _uniform(*p.crop_area)
+            aspect = math.exp(_uniform(*map(math.log, p.crop_aspect)))
             w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
             if 0 < w <= width and 0 < h <= height:
                 break
         else:
             w = h = min(width, height)
-        left, top = random.randint(0, width - w), random.randint(0, height - h)
+        left = torch.randint(0, width - w + 1, (1,)).item()
+        top = torch.randint(0, height - h + 1, (1,)).item()
         box = (left, top, left + w, top + h)
         return image.crop(box).resize((self.size, self.size), Image.Resampling.BILINEAR)
 
@@ -87,14 +91,18 @@ class PillowView:
             (p.saturation, ImageEnhance.Color),
         ):
             if strength:
-                factor = random.uniform(max(0, 1 - strength), 1 + strength)
+                factor = _uniform(max(0, 1 - strength), 1 + strength)
                 image = enhance(image).enhance(factor)
         if p.hue:
             h, s, v = image.convert("HSV").split()
-            turn = np.uint8(round(255 * random.uniform(-p.hue, p.hue)) % 256)
-            turned = np.asarray(h, "uint8") + turn  # wraps around, as hues do
+            turn = np.uint8(round(255 * _uniform(-p.hue, p.hue)) % 256)
+            turned = np.array(h, dtype=np.uint8) + turn  # wraps around, as hues do
             image = Image.merge("HSV", (Image.fromarray(turned), s, v)).convert("RGB")
         return image
+
+
+def _uniform(low, high):
+    return torch.empty(1).uniform_(low, high).item()
 
 
 def torchvision_view(preset, image_size, mean, std):
@@ -110,7 +118,7 @@ def torchvision_view(preset, image_size, mean, std):
     p = preset
 
     def blur(image):
-        return image.filter(ImageFilter.GaussianBlur(random.uniform(*p.blur_sigma)))
+        return image.filter(ImageFilter.GaussianBlur(_uniform(*p.blur_sigma)))
 
     return t.Compose(
         [

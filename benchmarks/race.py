@@ -60,9 +60,8 @@ def race(contenders, *, repeats=7, warmup=2, threads=None):
     try:
         for contender in contenders:
             ours, theirs = context.Pipe()
-            process = context.Process(
-                target=_serve, args=(theirs, contender, warmup, threads), daemon=True
-            )
+            # Not a daemon: a contender may have workers of its own.
+            process = context.Process(target=_serve, args=(theirs, contender, warmup, threads))
             process.start()
             theirs.close()
             # One after the other: two at once would compile and warm up against each other.

@@ -54,36 +54,38 @@ def random_crops(draws, preset, height, width):
     return tf.stack([top, left, crop_height, crop_width], axis=1)
 
 
-def pad_for_crops(images):
-    """Repeats the border pixels of images (N, H, W, 3) once, as `crop_batch` needs them."""
-    return tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="SYMMETRIC")
+def crop_batch(images, crops, flips, size):
+    """Crops, flips and resizes images of one size, bilinearly and antialiased.
 
-
-def crop_batch(padded, indices, crops, flips, size):
-    """Crops, flips and resizes images of one size in one bilinear resampling.
+    Each output row is a weighted sum of input rows, and so are columns: two small products of
+    matrices for each plane, three times as fast on a CPU as `tf.image.crop_and_resize` at 32 px.
 
     Args:
-        padded: (N, H + 2, W + 2, 3) images of any numeric type, from `pad_for_crops`.
-        indices: (B,) int32, which image each crop is of.
-        crops: (B, 4) float32, in pixels of the images before padding.
+        images: (B, C, H, W) float32.
+        crops: (B, 4) float32, in pixels.
         flips: (B,) bool, whether to mirror left and right.
         size: Side of the result, in pixels.
 
     Returns:
-        (B, size, size, 3) float32 in the unit of `padded`.
+        (B, C, size, size) float32 in the unit of `images`.
     """
-    # crop_and_resize samples at its box's very ends, as shares of the last pixel's index; these
-    # are the centres of the first and the last output pixel. Without the padding, centres in the
-    # outer half pixel of an enlarged image would be extrapolated.
-    shape = tf.shape(padded)
-    last = tf.cast(shape[1:3] - 1, tf.float32)
-    step = crops[:, 2:] / size
-    low = crops[:, :2] + 0.5 * step + 0.5
-    high = low + (size - 1) * step
-    left = tf.where(flips, high[:, 1], low[:, 1])
-    right = tf.where(flips, low[:, 1], high[:, 1])
-    ends = tf.stack([low[:, 0], left, high[:, 0], right], axis=1)
-    return tf.image.crop_and_resize(padded, ends / tf.tile(last, [2]), indices, (size, size))
+    shape = tf.shape(images)
+    none = tf.zeros_like(flips)
+    rows = _resampling(crops[:, 0], crops[:, 2], none, shape[2], size)
+    columns = _resampling(crops[:, 1], crops[:, 3], flips, shape[3], size)
+    return tf.matmul(tf.matmul(rows[:, None], images), columns[:, None], transpose_b=True)
+
+
+def _resampling(start, length, flips, extent, size):
+    """(B, size, extent): the weights of the input pixels in each output pixel; rows sum to 1."""
+    step = (length / size)[:, None]
+    centres = start[:, None] + (tf.range(size, dtype=tf.float32) + 0.5) * step - 0.5
+    centres = tf.where(flips[:, None], tf.reverse(centres, axis=[1]), centres)
+    apart = tf.abs(centres[:, :, None] - tf.range(tf.cast(extent, tf.float32)))
+    # A triangle as wide as an output pixel, or as an input pixel where the image is enlarged.
+    # What lies outside of the image has no weight.
+    weights = tf.nn.relu(1 - apart / tf.maximum(step, 1.0)[:, :, None])
+    return weights / tf.reduce_sum(weights, axis=2, keepdims=True)
 
 
 def centre_crop(height, width, share=1.0):
@@ -120,5 +122,5 @@ def crop_together(images, crop, size):
 
 
 def flip_batch(images, flips):
-    """Mirrors those of the images (B, H, W, 3) whose flag in (B,) is set."""
-    return tf.where(flips[:, None, None, None], tf.reverse(images, axis=[2]), images)
+    """Mirrors those of the images (B, C, H, W) whose flag in (B,) is set."""
+    return tf.where(flips[:, None, None, None], tf.reverse(images, axis=[3]), images)

@@ -10,7 +10,7 @@ row, and leaving an operation out changes nothing for the others.
 import tensorflow as tf
 
 from keras_sacl.data import photometric
-from keras_sacl.data.crops import CROP_ATTEMPTS, crop_batch, pad_for_crops, random_crops
+from keras_sacl.data.crops import CROP_ATTEMPTS, crop_batch, random_crops
 
 _CROP_COLUMNS = 2 * CROP_ATTEMPTS + 2
 _COLUMNS = (
@@ -73,22 +73,21 @@ def augment_view(images, preset, seed, image_size):
     draws = Draws(draw_table(seed, batch_size))
     shape = tf.shape(images)
     crops = random_crops(draws.crop, preset, shape[1], shape[2])
-    cropped = crop_batch(
-        pad_for_crops(images), tf.range(batch_size), crops, draws.flips(preset), image_size
-    )
-    return change_pixels(cropped, preset, draws)
+    planes = crop_batch(photometric.to_planes(images), crops, draws.flips(preset), image_size)
+    return photometric.from_planes(change_pixels(planes, preset, draws))
 
 
-def change_pixels(images, preset, draws):
+def change_pixels(images, preset, draws, dense=False):
     """The operations after crop and flip.
 
     Args:
-        images: (B, S, S, 3) float32 in [0, 1].
+        images: (B, 3, S, S) float32 in [0, 1].
         preset: `ViewPreset`.
         draws: `Draws` of the same batch.
+        dense: See `photometric.on_some`.
 
     Returns:
-        (B, S, S, 3) float32 in [0, 1].
+        (B, 3, S, S) float32 in [0, 1].
     """
     p = preset
     if p.jitter > 0:
@@ -109,15 +108,25 @@ def change_pixels(images, preset, draws):
             turns = photometric.uniform(draws.hue, -p.hue, p.hue)
             images = photometric.adjust_hue(images, tf.where(jittered, turns, 0.0))
     if p.grayscale > 0:
-        images = photometric.remove_colour(images, draws.grayscale < p.grayscale)
+        chosen = draws.grayscale < p.grayscale
+        images = photometric.on_some(photometric.remove_colour, chosen, images, dense=dense)
     if p.blur > 0:
         sigmas = photometric.uniform(draws.blur_sigma, *p.blur_sigma)
-        taps = photometric.blur_kernel_size(images.shape[1])
+        taps = photometric.blur_kernel_size(images.shape[-1])
+
+        def blur(images, sigmas):
+            return photometric.gaussian_blur(images, sigmas, taps)
+
         if p.blur < 1:
-            images = photometric.blur_some(images, draws.blur < p.blur, sigmas, taps)
+            chosen = draws.blur < p.blur
+            images = photometric.on_some(blur, chosen, images, sigmas, dense=dense)
         else:
-            images = photometric.gaussian_blur(images, sigmas, taps)
+            images = blur(images, sigmas)
     if p.solarize > 0:
+
+        def invert(images):
+            return photometric.solarize(images, p.solarize_threshold)
+
         chosen = draws.solarize < p.solarize
-        images = photometric.solarize(images, photometric.thresholds(chosen, p.solarize_threshold))
+        images = photometric.on_some(invert, chosen, images, dense=dense)
     return images

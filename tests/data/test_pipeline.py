@@ -124,7 +124,7 @@ def test_views_finished_on_the_device_are_those_of_the_host(source):
     finishers = view_finishers(presets)
     for pair, expected in zip(crops, views(source, epochs=1), strict=True):
         for finish, found, view in zip(finishers, pair, expected, strict=True):
-            assert found[0].shape == (8, 16, 16, 3) and found[1].shape[0] == 8
+            assert found[0].shape == (8, 3, 16, 16) and found[1].shape[0] == 8
             np.testing.assert_allclose(finish(found), view, atol=1e-5)
 
 

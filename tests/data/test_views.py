@@ -91,7 +91,8 @@ def test_strengths():
     assert 0.6 <= factors.min() < 0.61 and 1.39 < factors.max() <= 1.4
     assert abs(factors.mean() - 1) < 0.02
     draws = Draws(draw_table((1, 2), 2000))
-    expected = change_pixels(tf.constant(images), only(brightness=0.4, **jitter), draws)
+    planes = tf.constant(images.transpose(0, 3, 1, 2))
+    expected = change_pixels(planes, only(brightness=0.4, **jitter), draws)
     np.testing.assert_allclose(factors, expected[:, 0, 0, 0] / 0.5, atol=1e-5)
 
 
