@@ -7,17 +7,14 @@ its check; 4 training stopped by the collapse guard; 130 interrupted.
 """
 
 import dataclasses
-import os
 import sys
 import types
 import typing
 
-# Before TensorFlow is imported: its notes on missing GPUs would bury the one line that matters.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from absl import app, flags, logging
 
-from absl import app, flags, logging  # noqa: E402
-
-from keras_sacl.config import ConfigError, RunConfig  # noqa: E402
+from keras_sacl.config import ConfigError, RunConfig
+from keras_sacl.quiet import quiet
 
 BAD_INPUT, FAILED_EXPORT, STOPPED, INTERRUPTED = 2, 3, 4, 130
 
@@ -121,7 +118,16 @@ def main(argv, holder=flags.FLAGS):
         return INTERRUPTED
 
 
+def import_tensorflow():
+    """Imports TensorFlow, less its notes on GPUs, which would bury the one line that matters."""
+    with quiet():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+
+
 if __name__ == "__main__":
+    import_tensorflow()
     define_flags()
     app.define_help_flags()
     logging.set_verbosity(logging.ERROR)  # TFDS' deprecation notes

@@ -8,8 +8,8 @@ class FusedBatchNorm(keras.layers.Layer):
     """Runs a `keras.layers.BatchNormalization` by TensorFlow's fused kernel while training.
 
     Keras 3 composes batch normalisation of elementwise operations, forward and backward, each a
-    walk over the whole map; on a CPU that is half of a small network's training step. The
-    variables, the results and the moving statistics are those of the layer given.
+    walk over the whole map: on two CPU cores, a pass through MobileNet-V1 0.5 and back took 1.7
+    times as long. The variables, the results and the moving statistics are those of the layer.
 
     Args:
         norm: A built `keras.layers.BatchNormalization` over the last axis of (B, H, W, C).

@@ -134,8 +134,7 @@ class SGD(_DecaysKernelsOnly, keras.optimizers.SGD):
 class AdamW(_DecaysKernelsOnly, keras.optimizers.AdamW):
     """`keras.optimizers.AdamW`, decaying kernels only, in one kernel for each variable.
 
-    Keras composes the update of ten elementwise operations, which for a small encoder with a wide
-    projector is a tenth of a step on a CPU.
+    Keras composes the update of ten elementwise operations, each a walk over all parameters.
     """
 
     def build(self, variables):

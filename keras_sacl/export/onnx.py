@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_sacl.export.quiet import quiet
+from keras_sacl.quiet import quiet
 
 
 def convert_onnx(model, opset=17):

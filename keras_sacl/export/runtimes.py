@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_sacl.evaluation.features import inference
-from keras_sacl.export.quiet import quiet
+from keras_sacl.quiet import quiet
 
 
 class TFLiteRunner:

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_sacl.export.quiet import quiet
+from keras_sacl.quiet import quiet
 
 
 def convert_tflite(model, precision="float32", calibration=None, integer_input="int8"):

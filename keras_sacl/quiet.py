@@ -1,4 +1,4 @@
-"""Silence for converters and runtimes, whose C++ side writes to the process's own streams."""
+"""Silence for libraries whose C++ side writes to the process's own streams."""
 
 import contextlib
 import logging
@@ -15,7 +15,7 @@ def quiet():
     """Holds back what is written to stdout and stderr inside, by Python and by C++.
 
     A converter writes pages of notes that would bury the one line that matters; what is wrong
-    with a model comes as an exception. The text goes to this module's logger, level debug.
+    comes as an exception. The text goes to this module's logger, level debug.
     """
     streams = [stream for stream in (sys.stdout, sys.stderr) if stream is not None]
     for stream in streams:
