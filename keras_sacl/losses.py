@@ -19,10 +19,14 @@ def standardise(z, epsilon=_VARIANCE_EPSILON):
     Returns:
         (N, D) float32.
     """
-    z = tf.cast(z, tf.float32)
-    centred = z - tf.reduce_mean(z, axis=0, keepdims=True)
-    variance = tf.reduce_mean(tf.square(centred), axis=0, keepdims=True)
-    return centred * tf.math.rsqrt(variance + epsilon)
+    return _standardised(tf.cast(z, tf.float32), epsilon)[0]
+
+
+def _standardised(z, epsilon=_VARIANCE_EPSILON):
+    """(standardised z, 1 / standard deviation of each dimension)."""
+    centred = z - tf.reduce_mean(z, axis=0)
+    scale = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), axis=0) + epsilon)
+    return centred * scale, scale
 
 
 def cross_correlation(a, b):
@@ -46,19 +50,48 @@ def correlation_terms(a, b, gram="auto"):
         (on_diagonal, off_diagonal): the float32 scalars sum_i (1 - C_ii)^2 and
         sum_{i != j} C_ij^2.
     """
-    a, b = standardise(a), standardise(b)
-    n = _batch_size(a)
+    a, b = tf.cast(a, tf.float32), tf.cast(b, tf.float32)
     if gram == "auto":
         gram = a.shape[0] is not None and a.shape[0] < a.shape[1]
-    diagonal = tf.reduce_sum(a * b, axis=0) / n
-    if gram:
-        gram_a = tf.matmul(a, a, transpose_b=True)
-        gram_b = tf.matmul(b, b, transpose_b=True)
-        total = tf.reduce_sum((gram_a / n) * (gram_b / n))
-    else:
-        total = tf.reduce_sum(tf.square(tf.matmul(a, b, transpose_a=True) / n))
-    on_diagonal = tf.reduce_sum(tf.square(1.0 - diagonal))
-    return on_diagonal, total - tf.reduce_sum(tf.square(diagonal))
+    return _correlation_terms(a, b, gram)
+
+
+def _correlation_terms(a, b, gram):
+    # The gradient is written out: what autodiff keeps and walks over, from each elementwise
+    # operation of the standardisation, costs more than the products themselves.
+    @tf.custom_gradient
+    def terms(a, b):
+        (a, scale_a), (b, scale_b) = _standardised(a), _standardised(b)
+        n = _batch_size(a)
+        diagonal = tf.reduce_sum(a * b, axis=0) / n
+        if gram:
+            gram_a = tf.matmul(a, a, transpose_b=True) / n
+            gram_b = tf.matmul(b, b, transpose_b=True) / n
+            total = tf.reduce_sum(gram_a * gram_b)
+        else:
+            c = tf.matmul(a, b, transpose_a=True) / n
+            total = tf.reduce_sum(tf.square(c))
+        on_diagonal = tf.reduce_sum(tf.square(1.0 - diagonal))
+        off_diagonal = total - tf.reduce_sum(tf.square(diagonal))
+
+        def gradient(d_on, d_off):
+            d_diagonal = -2 / n * (d_on * (1 - diagonal) + d_off * diagonal)
+
+            def through(own, other, scale, product):
+                # d total / d own is 2 product / n. The mean of g over the batch is zero, as
+                # `product` and `other` are combinations of centred columns.
+                g = product * (2 / n * d_off) + other * d_diagonal
+                return scale * (g - own * tf.reduce_mean(g * own, axis=0))
+
+            if gram:
+                product_a, product_b = tf.matmul(gram_b, a), tf.matmul(gram_a, b)
+            else:
+                product_a, product_b = tf.matmul(b, c, transpose_b=True), tf.matmul(a, c)
+            return through(a, b, scale_a, product_a), through(b, a, scale_b, product_b)
+
+        return (on_diagonal, off_diagonal), gradient
+
+    return terms(a, b)
 
 
 def barlow_twins(z_a, z_b, lambd=0.005):

@@ -1,6 +1,7 @@
 """Weighted k-nearest-neighbour accuracy."""
 
 import numpy as np
+import tensorflow as tf
 
 from keras_sacl.evaluation.features import l2_normalise
 
@@ -39,41 +40,47 @@ def knn_accuracy(bank, bank_labels, queries, query_labels, *, k=20, temperature=
     bank, queries = l2_normalise(bank), l2_normalise(queries)
     k = min(k, len(bank))
     one_hot = np.eye(bank_labels.max() + 1, dtype="float32")
+    bank = tf.constant(bank)
     correct = 0
     for start in range(0, len(queries), _BLOCK):
-        similarity = queries[start : start + _BLOCK] @ bank.T
-        nearest = top_columns(similarity, k)
-        weights = np.exp(np.take_along_axis(similarity, nearest, axis=1) / temperature)
-        votes = np.einsum("qk,qkc->qc", weights, one_hot[bank_labels[nearest]])
+        similarity, nearest = _search(tf.constant(queries[start : start + _BLOCK]), bank, k)
+        weights = np.exp(similarity.numpy() / temperature)
+        votes = np.einsum("qk,qkc->qc", weights, one_hot[bank_labels[nearest.numpy()]])
         correct += int((votes.argmax(axis=1) == query_labels[start : start + _BLOCK]).sum())
     return correct / len(queries)
 
 
-def top_columns(values, k):
-    """The columns of the k largest values of each row, in no order.
+@tf.function(reduce_retracing=True)
+def _search(queries, bank, k):
+    return top_columns(tf.matmul(queries, bank, transpose_b=True), k)
 
-    The k largest lie in the k groups with the largest maxima, so only those are searched: a
-    maximum over groups costs a tenth of a partition of all columns.
+
+def top_columns(values, k):
+    """The k largest values of each row, largest first, and their columns.
+
+    The k largest lie in the k groups with the largest maxima, so only those are searched: taking
+    maxima over groups costs a tenth of sorting out all columns.
 
     Args:
-        values: (M, N) floats.
+        values: (M, N) floats; N is known when the graph is built.
         k: 1 to N.
 
     Returns:
-        (M, k) integers.
+        (values, columns): (M, k) floats and int32.
     """
-    rows, columns = values.shape
+    values = tf.convert_to_tensor(values)
+    columns = values.shape[1]
     groups = columns // _GROUPED
     if groups <= 2 * k:
-        return np.argpartition(-values, k - 1, axis=1)[:, :k]
+        return tf.math.top_k(values, k)
     # Group g holds the columns g, g + groups, ...: neighbours in memory are of different groups,
     # which lets the maxima be taken a vector at a time. What is left over joins the candidates.
     whole = groups * _GROUPED
-    maxima = values[:, :whole].reshape(rows, _GROUPED, groups).max(axis=1)
-    best = np.argpartition(-maxima, k - 1, axis=1)[:, :k]
-    inside = best[:, None, :] + groups * np.arange(_GROUPED)[:, None]
-    rest = np.broadcast_to(np.arange(whole, columns), (rows, columns - whole))
-    candidates = np.concatenate([inside.reshape(rows, -1), rest], axis=1)
-    among = np.take_along_axis(values, candidates, axis=1)
-    chosen = np.argpartition(-among, k - 1, axis=1)[:, :k]
-    return np.take_along_axis(candidates, chosen, axis=1)
+    grouped = tf.reshape(values[:, :whole], [-1, _GROUPED, groups])
+    best = tf.math.top_k(tf.reduce_max(grouped, axis=1), k, sorted=False).indices
+    inside = best[:, None, :] + groups * tf.range(_GROUPED)[:, None]
+    inside = tf.reshape(inside, [-1, k * _GROUPED])
+    rest = tf.broadcast_to(tf.range(whole, columns), [tf.shape(values)[0], columns - whole])
+    candidates = tf.concat([inside, rest], axis=1)
+    top = tf.math.top_k(tf.gather(values, candidates, batch_dims=1), k)
+    return top.values, tf.gather(candidates, top.indices, batch_dims=1)
