@@ -13,12 +13,11 @@ from keras_sacl.data.decoding import decode
 from keras_sacl.data.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalise
 from keras_sacl.data.order import ordered_steps, total_steps
 from keras_sacl.data.photometric import from_planes, to_planes
-from keras_sacl.data.reading import reader
+from keras_sacl.data.reading import PARALLEL_CALLS, reader, untuned
 from keras_sacl.data.views import Draws, change_pixels, draw_table
 
 AUGMENT_ON = ("host", "device")
 _VIEWS = (1, 2)  # what a random number is for, as the second half of its seed; 0 is the order
-_AUTOTUNE = tf.data.AUTOTUNE
 # Steps ready ahead of time. Left to itself the buffer grows to hundreds, whose making takes the
 # cores from the training step on a CPU, and whose memory nobody needs.
 _PREFETCHED = 4
@@ -97,7 +96,7 @@ def two_view_dataset(
         def finish(*pairs):
             return tuple(f(pair) for f, pair in zip(finishers, pairs, strict=True))
 
-        data = data.map(finish, num_parallel_calls=_AUTOTUNE, deterministic=True)
+        data = data.map(finish, num_parallel_calls=PARALLEL_CALLS, deterministic=True)
         if not source.decoded:
             data = data.rebatch(batch_size, drop_remainder=True)
     if service is not None:
@@ -105,7 +104,7 @@ def two_view_dataset(
         data = data.apply(tf.data.experimental.service.distribute(dynamic, service))
     # Known to Keras, which then neither guesses nor warns about the end.
     data = data.apply(tf.data.experimental.assert_cardinality(total - start_step))
-    return data.prefetch(_PREFETCHED)
+    return untuned(data.prefetch(_PREFETCHED))
 
 
 def view_finishers(preset_pair, *, mean=IMAGENET_MEAN, std=IMAGENET_STD, dense=True):
@@ -145,7 +144,7 @@ def _crops_of_pixels(source, preset_pair, steps, tables, image_size):
             found.append((crop_batch(images, crops, flips, image_size), table))
         return tuple(found)
 
-    return steps.map(crop, num_parallel_calls=_AUTOTUNE, deterministic=True)
+    return steps.map(crop, num_parallel_calls=PARALLEL_CALLS, deterministic=True)
 
 
 def _crops_of_files(source, preset_pair, steps, tables, image_size, group):
@@ -179,7 +178,7 @@ def _crops_of_files(source, preset_pair, steps, tables, image_size, group):
     return (
         steps.map(lambda step, indices: (indices, *tables(step)))
         .unbatch()
-        .map(crop_twice, num_parallel_calls=_AUTOTUNE, deterministic=True)
+        .map(crop_twice, num_parallel_calls=PARALLEL_CALLS, deterministic=True)
         .batch(group)
-        .map(flip, num_parallel_calls=_AUTOTUNE, deterministic=True)
+        .map(flip, num_parallel_calls=PARALLEL_CALLS, deterministic=True)
     )

@@ -6,11 +6,11 @@ import tensorflow as tf
 from keras_sacl.data.crops import centre_crop, crop_together
 from keras_sacl.data.decoding import decode
 from keras_sacl.data.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalise
-from keras_sacl.data.reading import reader
+from keras_sacl.data.reading import PARALLEL_CALLS, reader, untuned
 
 # Photos: the shorter side goes to 256 of every 224 pixels, then the centre is cropped.
 _PHOTO_SHARE = 224 / 256
-_AUTOTUNE = tf.data.AUTOTUNE
+_PREFETCHED = 2
 
 
 def raw_batches(source, *, image_size, batch_size):
@@ -45,7 +45,7 @@ def raw_batches(source, *, image_size, batch_size):
 
         with tf.device("CPU"):
             data = tf.data.Dataset.from_tensor_slices((source.images, labels)).batch(batch_size)
-        data = data.map(prepare, num_parallel_calls=_AUTOTUNE, deterministic=True)
+        data = data.map(prepare, num_parallel_calls=PARALLEL_CALLS, deterministic=True)
     else:
         read = reader(source)
 
@@ -56,8 +56,10 @@ def raw_batches(source, *, image_size, batch_size):
             return _to_uint8(crop_together(image[None], crop, image_size)[0]), label
 
         data = tf.data.Dataset.from_tensor_slices((np.arange(len(source)), labels))
-        data = data.map(load, num_parallel_calls=_AUTOTUNE, deterministic=True).batch(batch_size)
-    return data.prefetch(_AUTOTUNE)
+        data = data.map(load, num_parallel_calls=PARALLEL_CALLS, deterministic=True).batch(
+            batch_size
+        )
+    return untuned(data.prefetch(_PREFETCHED))
 
 
 def plain_batches(source, *, image_size, batch_size, mean=IMAGENET_MEAN, std=IMAGENET_STD):
@@ -82,7 +84,9 @@ def plain_batches(source, *, image_size, batch_size, mean=IMAGENET_MEAN, std=IMA
         return normalise(tf.cast(images, tf.float32) / 255, mean, std), labels
 
     data = raw_batches(source, image_size=image_size, batch_size=batch_size)
-    return data.map(prepare, num_parallel_calls=_AUTOTUNE, deterministic=True).prefetch(_AUTOTUNE)
+    return data.map(prepare, num_parallel_calls=PARALLEL_CALLS, deterministic=True).prefetch(
+        _PREFETCHED
+    )
 
 
 def _to_uint8(images):

@@ -1,6 +1,22 @@
-"""Access to the images of a source from inside a `tf.data` graph."""
+"""What all pipelines share: access to a source's images, and how much runs at a time."""
+
+import os
 
 import tensorflow as tf
+
+# Calls of one `map` at a time: what an autotuner would find, since every call keeps a core busy.
+PARALLEL_CALLS = os.cpu_count() or 1
+
+
+def untuned(data):
+    """A data set without tf.data's autotuner.
+
+    Its thread sleeps twice as long each time, and the end of an iterator waits for it to wake: an
+    epoch of 5.7 s then took 10.4.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return data.with_options(options)
 
 
 def reader(source):
