@@ -41,18 +41,19 @@ def knn_accuracy(bank, bank_labels, queries, query_labels, *, k=20, temperature=
     k = min(k, len(bank))
     one_hot = np.eye(bank_labels.max() + 1, dtype="float32")
     bank = tf.constant(bank)
+
+    # One trace for all blocks, the last and smaller one among them.
+    @tf.function(input_signature=[tf.TensorSpec((None, bank.shape[1]), bank.dtype)])
+    def search(queries):
+        return top_columns(tf.matmul(queries, bank, transpose_b=True), k)
+
     correct = 0
     for start in range(0, len(queries), _BLOCK):
-        similarity, nearest = _search(tf.constant(queries[start : start + _BLOCK]), bank, k)
+        similarity, nearest = search(tf.constant(queries[start : start + _BLOCK]))
         weights = np.exp(similarity.numpy() / temperature)
         votes = np.einsum("qk,qkc->qc", weights, one_hot[bank_labels[nearest.numpy()]])
         correct += int((votes.argmax(axis=1) == query_labels[start : start + _BLOCK]).sum())
     return correct / len(queries)
-
-
-@tf.function(reduce_retracing=True)
-def _search(queries, bank, k):
-    return top_columns(tf.matmul(queries, bank, transpose_b=True), k)
 
 
 def top_columns(values, k):

@@ -56,6 +56,14 @@ def test_knn_does_not_depend_on_scale(digits):
     assert knn_accuracy(1e-19 * x, y, 1e12 * queries, labels) == plain
 
 
+def test_banks_of_any_size_one_after_the_other(digits):
+    x, y, queries, labels = digits
+    for size in (1200, 700, 30):
+        voter = KNeighborsClassifier(1, metric="cosine").fit(x[:size], y[:size])
+        found = knn_accuracy(x[:size], y[:size], queries, labels, k=1)
+        assert found == pytest.approx(voter.score(queries, labels), abs=1e-9)
+
+
 def test_knn_with_a_small_bank_uses_all_of_it():
     bank = np.eye(3, dtype="float32")
     assert knn_accuracy(bank, [0, 1, 2], bank, [0, 1, 2], k=20) == 1.0
