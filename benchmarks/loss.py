@@ -11,50 +11,46 @@ SIZES = ((256, 1024), (256, 2048), (256, 4096), (512, 4096))
 
 def ours(n, d, gram):
     """The loss of keras_sacl.losses and its gradient, by Gram matrices or by the matrix C."""
-    _ours(8, 16, gram)()  # loads the kernels, whose memory is not the loss's
-    return _ours(n, d, gram)
-
-
-def _ours(n, d, gram):
-    import tensorflow as tf
-
     from keras_sacl.losses import correlation_terms
 
-    z_a, z_b = (tf.Variable(tf.random.normal((n, d))) for _ in range(2))
+    def loss(z_a, z_b):
+        on_diagonal, off_diagonal = correlation_terms(z_a, z_b, gram=gram)
+        return on_diagonal + 0.005 * off_diagonal
 
-    @tf.function
-    def step():
-        with tf.GradientTape() as tape:
-            on_diagonal, off_diagonal = correlation_terms(z_a, z_b, gram=gram)
-            loss = on_diagonal + 0.005 * off_diagonal
-        return tape.gradient(loss, [z_a, z_b])
-
-    return lambda: [g.numpy() for g in step()]
+    return _gradient(n, d, loss)
 
 
 def plain(n, d):
     """The same by autodiff of the definition, in TensorFlow."""
-    _plain(8, 16)()
-    return _plain(n, d)
-
-
-def _plain(n, d):
     import tensorflow as tf
 
     from keras_sacl.losses import cross_correlation
 
-    z_a, z_b = (tf.Variable(tf.random.normal((n, d))) for _ in range(2))
+    def loss(z_a, z_b):
+        c = cross_correlation(z_a, z_b)
+        diagonal = tf.linalg.diag_part(c)
+        off_diagonal = tf.reduce_sum(c**2) - tf.reduce_sum(diagonal**2)
+        return tf.reduce_sum((1 - diagonal) ** 2) + 0.005 * off_diagonal
 
-    @tf.function
-    def step():
-        with tf.GradientTape() as tape:
-            c = cross_correlation(z_a, z_b)
-            diagonal = tf.linalg.diag_part(c)
-            off_diagonal = tf.reduce_sum(c**2) - tf.reduce_sum(diagonal**2)
-            loss = tf.reduce_sum((1 - diagonal) ** 2) + 0.005 * off_diagonal
-        return tape.gradient(loss, [z_a, z_b])
+    return _gradient(n, d, loss)
 
-    return lambda: [g.numpy() for g in step()]
+
+def _gradient(n, d, loss):
+    import tensorflow as tf
+
+    def build(n, d):
+        z_a, z_b = (tf.Variable(tf.random.normal((n, d))) for _ in range(2))
+
+        @tf.function
+        def step():
+            with tf.GradientTape() as tape:
+                value = loss(z_a, z_b)
+            return tape.gradient(value, [z_a, z_b])
+
+        return lambda: [g.numpy() for g in step()]
+
+    build(8, 16)()  # loads the kernels, whose memory is not the loss's
+    return build(n, d)
 
 
 def published(n, d):

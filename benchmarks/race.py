@@ -38,7 +38,7 @@ class Measurement:
         return statistics.median(self.seconds)
 
 
-def race(contenders, *, repeats=7, warmup=2, threads=None):
+def race(contenders, *, repeats=7, warmup=2):
     """Times the contenders in turn (A B C A B C ...), so that a slow minute hits all alike.
 
     A process each keeps thread pools and allocators apart; those that wait are asleep.
@@ -47,7 +47,6 @@ def race(contenders, *, repeats=7, warmup=2, threads=None):
         contenders: A list of `Contender`.
         repeats: Timed repetitions of each.
         warmup: Repetitions before, not timed: tracing, compilation, caches.
-        threads: Compute threads of each. Default: all cores.
 
     Returns:
         A dict from name to `Measurement`, without those whose library is missing.
@@ -61,7 +60,7 @@ def race(contenders, *, repeats=7, warmup=2, threads=None):
         for contender in contenders:
             ours, theirs = context.Pipe()
             # Not a daemon: a contender may have workers of its own.
-            process = context.Process(target=_serve, args=(theirs, contender, warmup, threads))
+            process = context.Process(target=_serve, args=(theirs, contender, warmup))
             process.start()
             theirs.close()
             # One after the other: two at once would compile and warm up against each other.
@@ -98,10 +97,7 @@ def _receive(pipe, name):
     return kind, value
 
 
-def _serve(pipe, contender, warmup, threads):
-    if threads:
-        os.environ["OMP_NUM_THREADS"] = os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads)
-        os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
+def _serve(pipe, contender, warmup):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         work = contender.build(**contender.arguments)

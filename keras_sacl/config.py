@@ -149,7 +149,7 @@ class RunConfig:
         Raises:
             ConfigError: On the first setting that cannot work.
         """
-        from keras_sacl.data.presets import PRESETS
+        from keras_sacl.data import AUGMENT_ON, PRESETS
         from keras_sacl.encoders import ENCODERS
         from keras_sacl.heads import parse_projector
 
@@ -168,7 +168,7 @@ class RunConfig:
         _member("slim_selection", self.slim_selection, ("leading", "magnitude"))
         _member("mixed_precision", self.mixed_precision, PRECISIONS)
         _member("jit_compile", self.jit_compile, JIT_CHOICES)
-        _member("augment_on", self.augment_on, ("auto", "host", "device"))
+        _member("augment_on", self.augment_on, ("auto", *AUGMENT_ON))
         if self.data_service is not None and "://" not in self.data_service:
             raise ConfigError(
                 "data_service", self.data_service, "must be an address such as grpc://HOST:5000"

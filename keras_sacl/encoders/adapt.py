@@ -86,10 +86,8 @@ def _strided(backbone):
     """Maps the name of each strided convolution to that of the padding in front of it, or None."""
     found = {}
     for layer in backbone.layers:
-        if isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D)) and tuple(layer.strides) == (
-            2,
-            2,
-        ):
+        convolution = isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D))
+        if convolution and tuple(layer.strides) == (2, 2):
             source = layer.input._keras_history.operation
             found[layer.name] = source.name if isinstance(source, layers.ZeroPadding2D) else None
     return found
