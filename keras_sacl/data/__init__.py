@@ -2,7 +2,7 @@
 
 from keras_sacl.data.datasets import load_source
 from keras_sacl.data.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalise
-from keras_sacl.data.pipeline import AUGMENT_ON, two_view_dataset, view_finishers
+from keras_sacl.data.pipeline import AUGMENT_ON, two_view_dataset, view_finisher
 from keras_sacl.data.plain import plain_batches, raw_batches
 from keras_sacl.data.presets import PRESETS, ViewPreset, get_preset
 from keras_sacl.data.source import ImageSource
@@ -22,5 +22,5 @@ __all__ = [
     "plain_batches",
     "raw_batches",
     "two_view_dataset",
-    "view_finishers",
+    "view_finisher",
 ]

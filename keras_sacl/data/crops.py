@@ -1,4 +1,4 @@
-"""Random resized crops: where they lie, and how they are resampled.
+"""Where crops lie.
 
 A crop is (top, left, height, width) in pixels of its image, not rounded to whole pixels: on images
 of 8 or 32 px rounding would leave few different crops. Pixel i covers [i, i + 1), so the whole
@@ -54,73 +54,8 @@ def random_crops(draws, preset, height, width):
     return tf.stack([top, left, crop_height, crop_width], axis=1)
 
 
-def crop_batch(images, crops, flips, size):
-    """Crops, flips and resizes images of one size, bilinearly and antialiased.
-
-    Each output row is a weighted sum of input rows, and so are columns: two small products of
-    matrices for each plane, three times as fast on a CPU as `tf.image.crop_and_resize` at 32 px.
-
-    Args:
-        images: (B, C, H, W) float32.
-        crops: (B, 4) float32, in pixels.
-        flips: (B,) bool, whether to mirror left and right.
-        size: Side of the result, in pixels.
-
-    Returns:
-        (B, C, size, size) float32 in the unit of `images`.
-    """
-    shape = tf.shape(images)
-    none = tf.zeros_like(flips)
-    rows = _resampling(crops[:, 0], crops[:, 2], none, shape[2], size)
-    columns = _resampling(crops[:, 1], crops[:, 3], flips, shape[3], size)
-    return tf.matmul(tf.matmul(rows[:, None], images), columns[:, None], transpose_b=True)
-
-
-def _resampling(start, length, flips, extent, size):
-    """(B, size, extent): the weights of the input pixels in each output pixel; rows sum to 1."""
-    step = (length / size)[:, None]
-    centres = start[:, None] + (tf.range(size, dtype=tf.float32) + 0.5) * step - 0.5
-    centres = tf.where(flips[:, None], tf.reverse(centres, axis=[1]), centres)
-    apart = tf.abs(centres[:, :, None] - tf.range(tf.cast(extent, tf.float32)))
-    # A triangle as wide as an output pixel, or as an input pixel where the image is enlarged.
-    # What lies outside of the image has no weight.
-    weights = tf.nn.relu(1 - apart / tf.maximum(step, 1.0)[:, :, None])
-    return weights / tf.reduce_sum(weights, axis=2, keepdims=True)
-
-
 def centre_crop(height, width, share=1.0):
     """The centred square (4,) whose side is `share` of the image's shorter side, in pixels."""
     height, width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
     side = share * tf.minimum(height, width)
     return tf.stack([(height - side) / 2, (width - side) / 2, side, side])
-
-
-def crop_together(images, crop, size):
-    """Takes one and the same crop of every image, resized with antialiasing in one resampling.
-
-    The whole square image gives `tf.image.resize(images, (size, size), antialias=True)`.
-
-    Args:
-        images: (B, H, W, 3) of any numeric type.
-        crop: (4,) float32 in pixels.
-        size: Side of the result, in pixels.
-
-    Returns:
-        (B, size, size, 3) float32 in the unit of `images`.
-    """
-    # Photos need the antialiasing, and next to decoding (1.3 ms at 348 x 464) its price is small
-    # (1.0 instead of 0.6 ms to 224 px).
-    scale = size / crop[2:]
-    return tf.raw_ops.ScaleAndTranslate(
-        images=images,
-        size=[size, size],
-        scale=scale,
-        translation=-crop[:2] * scale,
-        kernel_type="triangle",
-        antialias=True,
-    )
-
-
-def flip_batch(images, flips):
-    """Mirrors those of the images (B, C, H, W) whose flag in (B,) is set."""
-    return tf.where(flips[:, None, None, None], tf.reverse(images, axis=[3]), images)

@@ -8,9 +8,9 @@ def normalise(images, mean=IMAGENET_MEAN, std=IMAGENET_STD, planes=False):
     """Standardises each channel.
 
     Args:
-        images: Float tensor or array (..., 3) with values in [0, 1]; (..., 3, H, W) with `planes`.
+        images: Float tensor or array (..., 3) with values in [0, 1]; (..., 3, W, H) with `planes`.
         mean, std: Three numbers each, in the unit of the images. Default: ImageNet's.
-        planes: Whether the channels come before height and width.
+        planes: Whether the channels come before width and height.
 
     Returns:
         (images - mean) / std, of the same shape and type.

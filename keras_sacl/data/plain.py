@@ -3,10 +3,11 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_sacl.data.crops import centre_crop, crop_together
+from keras_sacl.data.crops import centre_crop
 from keras_sacl.data.decoding import decode
 from keras_sacl.data.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalise
 from keras_sacl.data.reading import PARALLEL_CALLS, reader, untuned
+from keras_sacl.data.resampling import crop_together
 
 # Photos: the shorter side goes to 256 of every 224 pixels, then the centre is cropped.
 _PHOTO_SHARE = 224 / 256

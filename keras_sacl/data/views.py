@@ -10,7 +10,8 @@ row, and leaving an operation out changes nothing for the others.
 import tensorflow as tf
 
 from keras_sacl.data import photometric
-from keras_sacl.data.crops import CROP_ATTEMPTS, crop_batch, random_crops
+from keras_sacl.data.crops import CROP_ATTEMPTS, random_crops
+from keras_sacl.data.resampling import crop_batch
 
 _CROP_COLUMNS = 2 * CROP_ATTEMPTS + 2
 _COLUMNS = (
@@ -77,14 +78,13 @@ def augment_view(images, preset, seed, image_size):
     return photometric.from_planes(change_pixels(planes, preset, draws))
 
 
-def change_pixels(images, preset, draws, dense=False):
+def change_pixels(images, preset, draws):
     """The operations after crop and flip.
 
     Args:
         images: (B, 3, S, S) float32 in [0, 1].
         preset: `ViewPreset`.
         draws: `Draws` of the same batch.
-        dense: See `photometric.on_some`.
 
     Returns:
         (B, 3, S, S) float32 in [0, 1].
@@ -108,25 +108,17 @@ def change_pixels(images, preset, draws, dense=False):
             turns = photometric.uniform(draws.hue, -p.hue, p.hue)
             images = photometric.adjust_hue(images, tf.where(jittered, turns, 0.0))
     if p.grayscale > 0:
-        chosen = draws.grayscale < p.grayscale
-        images = photometric.on_some(photometric.remove_colour, chosen, images, dense=dense)
+        grey = photometric.remove_colour(images)
+        images = photometric.blend(draws.grayscale < p.grayscale, grey, images)
     if p.blur > 0:
         sigmas = photometric.uniform(draws.blur_sigma, *p.blur_sigma)
         taps = photometric.blur_kernel_size(images.shape[-1])
 
-        def blur(images, sigmas):
+        def blur(images):
             return photometric.gaussian_blur(images, sigmas, taps)
 
-        if p.blur < 1:
-            chosen = draws.blur < p.blur
-            images = photometric.on_some(blur, chosen, images, sigmas, dense=dense)
-        else:
-            images = blur(images, sigmas)
+        images = photometric.on_chosen(draws.blur < p.blur, blur, images)
     if p.solarize > 0:
-
-        def invert(images):
-            return photometric.solarize(images, p.solarize_threshold)
-
-        chosen = draws.solarize < p.solarize
-        images = photometric.on_some(invert, chosen, images, dense=dense)
+        inverted = photometric.solarize(images, p.solarize_threshold)
+        images = photometric.blend(draws.solarize < p.solarize, inverted, images)
     return images

@@ -98,8 +98,7 @@ class TwoViewMethod(keras.Model):
         x_a, x_b, _ = keras.utils.unpack_x_y_sample_weight(data)
         if self.finish_views is None:
             return x_a, x_b
-        finish_a, finish_b = self.finish_views
-        return finish_a(x_a), finish_b(x_b)
+        return self.finish_views(x_a, x_b)
 
     def _log(self, terms, loss):
         values = {**terms, "loss": loss, "embedding_std": embedding_std(terms["z"])}

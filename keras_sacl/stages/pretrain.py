@@ -11,7 +11,7 @@ from keras_sacl.data import (
     load_source,
     plain_batches,
     two_view_dataset,
-    view_finishers,
+    view_finisher,
 )
 from keras_sacl.stages.build import build_method, compile_method, deployed_float32
 from keras_sacl.stages.inputs import training_images
@@ -46,7 +46,7 @@ def pretrain(config, run_dir, say=print):
     describe(config, method, source, steps, say)
     preset, augment_on = get_preset(config.augmentation), _augment_on(config)
     if augment_on == "device":
-        method.finish_views = view_finishers(preset)
+        method.finish_views = view_finisher(preset)
     started = time.perf_counter()
     if epochs_done < config.epochs:
         method.fit(

@@ -89,22 +89,21 @@ def test_blur_is_scipys_with_the_same_taps(images, taps):
         np.testing.assert_allclose(own, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("dense", [False, True])
-def test_on_some_changes_the_chosen_only(images, dense):
+def test_on_chosen_changes_the_chosen_only(images):
     sigmas = np.array([0.3, 1.0, 0.5, 2.0, 1.5, 0.7], np.float32)
     chosen = np.array([False, True, False, False, True, False])
 
-    def blur(images, sigmas):
-        return photometric.gaussian_blur(images, sigmas, 5)
+    def blur(planes):
+        return photometric.gaussian_blur(planes, sigmas, 5)
 
-    def on_some(planes, chosen):
-        return photometric.on_some(blur, chosen, planes, sigmas, dense=dense)
+    def on_chosen(planes, chosen):
+        return photometric.on_chosen(chosen, blur, planes)
 
-    every = on_planes(blur, images, sigmas)
-    got = on_planes(on_some, images, chosen)
+    every = on_planes(blur, images)
+    got = on_planes(on_chosen, images, chosen)
     np.testing.assert_array_equal(got[~chosen], images[~chosen])
     np.testing.assert_allclose(got[chosen], every[chosen], atol=1e-6)
-    np.testing.assert_array_equal(on_planes(on_some, images, np.zeros(6, bool)), images)
+    np.testing.assert_array_equal(on_planes(on_chosen, images, np.zeros(6, bool)), images)
 
 
 def test_the_kernel_is_a_tenth_of_the_image():
