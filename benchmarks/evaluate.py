@@ -1,4 +1,4 @@
-"""k-NN of many queries against a large bank, by exact search: ours against its peers.
+"""Evaluation on cached features: exact k-NN against its peers, a grid of probes against single ones.
 
 python -m benchmarks.evaluate --json evaluate.json
 """
@@ -61,6 +61,27 @@ def faiss_flat(**size):
     return lambda: index.search(queries, K)
 
 
+def probes(together, bank, queries, dim):
+    """All settings of the default grid for two epochs, at once or one after the other."""
+    import dataclasses
+
+    from keras_sacl.evaluation import SGDSettings
+    from keras_sacl.evaluation.linear_sgd import fit_linear_grid
+
+    x, labels, _, _ = _features(bank, queries, dim)
+    grid = SGDSettings(epochs=2)
+    single = [
+        dataclasses.replace(grid, learning_rates=(rate,), weight_decays=(decay,))
+        for rate, decay in grid.grid
+    ]
+
+    def work():
+        for settings in [grid] if together else single:
+            fit_linear_grid(x, labels, settings)
+
+    return work
+
+
 def main():
     options = parse(__doc__, bank=50_000, queries=10_000, dim=512)
     size = {"bank": options.bank, "queries": options.queries, "dim": options.dim}
@@ -76,6 +97,14 @@ def main():
     )
     report.times(case, found, "ours")
     report.memory(case, found, "ours")
+    found = race(
+        [
+            Contender("at once", probes, {"together": True, **size}),
+            Contender("one by one", probes, {"together": False, **size}),
+        ],
+        repeats=options.repeats,
+    )
+    report.times(f"18 linear probes, {options.bank} x {options.dim}, 2 epochs", found, "at once")
     report.write(options.json)
 
 

@@ -93,6 +93,11 @@ class RunConfig:
     download: bool = _flag(False, "Let TFDS download a data set that is missing.")
     train_split: str = _flag("train", "Split to pretrain on (TFDS syntax: train[:20000]).")
     test_split: str = _flag("test", "Split to evaluate on.")
+    cache_images: bool = _flag(
+        False,
+        "Decode each image once and keep the pixels in memory; for small images of one size. "
+        "(Of TFDS data sets of small images this is done anyway.)",
+    )
     eval_dataset: str | None = _flag(None, "Labelled data set to evaluate on instead.")
     eval_train_split: str | None = _flag(None, "Its training split. Default: --train_split.")
     eval_test_split: str | None = _flag(None, "Its test split. Default: --test_split.")
@@ -119,6 +124,12 @@ class RunConfig:
     warmup_epochs: float = _flag(1.0, "Epochs of linear warm-up; then a cosine to 0.")
     mixed_precision: str = _flag("float32", "Compute type: float32, bfloat16 or float16.")
     jit_compile: str = _flag("auto", "XLA: auto (off on CPUs, where it is slower), true, false.")
+
+    steps_per_execution: int = _flag(
+        1,
+        "Most steps that the accelerator runs without the host. For steps of a few milliseconds; "
+        "rounded down to a divisor of the steps of an epoch.",
+    )
 
     # Monitoring and checkpoints
     knn_every: int = _flag(5, "Epochs between two k-NN monitors; 0 turns them off.")
@@ -190,6 +201,7 @@ class RunConfig:
             _between(name, getattr(self, name), 0, math.inf)
         _between("warmup_epochs", self.warmup_epochs, 0, self.epochs)
         _between("knn_every", self.knn_every, 0, math.inf)
+        _between("steps_per_execution", self.steps_per_execution, 1, math.inf)
         _between("keep_checkpoints", self.keep_checkpoints, 1, math.inf)
         _between("slim_refresh_steps", self.slim_refresh_steps, 1, math.inf)
         host_width = self.host_width

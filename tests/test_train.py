@@ -59,6 +59,7 @@ BAD_SETTINGS = [
     ("mixed_precision", "fp16", "--mixed_precision=fp16: must be one of"),
     ("seed", -1, "--seed=-1: must be at least 0"),
     ("keep_checkpoints", 0, "--keep_checkpoints=0: must be at least 1"),
+    ("steps_per_execution", 0, "--steps_per_execution=0: must be at least 1"),
 ]
 
 
@@ -92,6 +93,10 @@ def test_bad_input_gets_one_line_and_exit_code_2(capsys, tmp_path):
     filled = tmp_path / "filled"
     filled.mkdir()
     (filled / "thesis.txt").write_text("mine")
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for side in (12, 14):
+        Image.new("RGB", (side, 12), (side, 0, 0)).save(mixed / f"{side}.png")
     file = tmp_path / "file"
     file.write_text("")
     fresh = f"--run_dir={tmp_path / 'fresh'}"
@@ -110,6 +115,7 @@ def test_bad_input_gets_one_line_and_exit_code_2(capsys, tmp_path):
         ("--dataset=cifar10", f"--data_dir={tmp_path}", fresh): "cifar10",
         (f"--dataset={folder}", fresh): str(folder),
         (f"--dataset=folder:{tmp_path}/none", fresh): "none",
+        (f"--dataset={mixed}", "--train_split=all", "--cache_images", fresh): "--cache_images=True",
         (*SMALL, f"--run_dir={filled}"): "is not empty; add --resume or --overwrite",
         (*SMALL, f"--run_dir={filled}", "--overwrite"): "holds no run",
         (*SMALL, f"--run_dir={file}"): "is a file",
@@ -218,7 +224,7 @@ def test_a_corrupt_image_is_skipped_and_counted(tmp_path):
     (photos / "cat" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut short")
     done = run(
         *SMALL, f"--dataset={photos}", "--augmentation=cifar10", "--batch_size=8", "--epochs=1",
-        "--stages=pretrain", f"--run_dir={tmp_path / 'run'}",
+        "--stages=pretrain", "--cache_images", f"--run_dir={tmp_path / 'run'}",
     )  # fmt: skip
     assert "skipped 1 files" in done.stdout and "broken.jpg" in done.stdout
     results = json.loads((tmp_path / "run" / "results.json").read_text())

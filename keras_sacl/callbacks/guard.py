@@ -34,13 +34,15 @@ class CollapseGuard(keras.callbacks.Callback):
                 f"`check_steps` must be at least 1. Received: check_steps={check_steps}"
             )
         self.min_std, self.check_steps = min_std, check_steps
-        self._epoch = 0
+        self._epoch, self._next_check = 0, check_steps
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch = epoch
+        self._epoch, self._next_check = epoch, self.check_steps
 
     def on_train_batch_end(self, batch, logs=None):
-        if (batch + 1) % self.check_steps == 0:
+        # Not every step need come by: with `steps_per_execution` several are one call.
+        if batch + 1 >= self._next_check:
+            self._next_check = batch + 1 + self.check_steps
             self._require_finite(logs or {}, f"epoch {self._epoch + 1}, step {batch + 1}")
 
     def on_epoch_end(self, epoch, logs=None):

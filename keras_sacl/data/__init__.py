@@ -5,6 +5,7 @@ from keras_sacl.data.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalise
 from keras_sacl.data.pipeline import AUGMENT_ON, two_view_dataset, view_finisher
 from keras_sacl.data.plain import plain_batches, raw_batches
 from keras_sacl.data.presets import PRESETS, ViewPreset, get_preset
+from keras_sacl.data.reading import decode_all
 from keras_sacl.data.source import ImageSource
 from keras_sacl.data.views import augment_view
 
@@ -16,6 +17,7 @@ __all__ = [
     "ImageSource",
     "ViewPreset",
     "augment_view",
+    "decode_all",
     "get_preset",
     "load_source",
     "normalise",

@@ -4,7 +4,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sacl.data.crops import random_crops
-from keras_sacl.data.decoding import decode
 from keras_sacl.data.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalise
 from keras_sacl.data.order import ordered_steps, total_steps
 from keras_sacl.data.photometric import from_planes
@@ -17,6 +16,8 @@ _VIEWS = (1, 2)  # what a random number is for, as the second half of its seed; 
 # Steps ready ahead of time. Left to itself the buffer grows to hundreds, whose making takes the
 # cores from the training step on a CPU, and whose memory nobody needs.
 _PREFETCHED = 4
+# Side in pixels up to which dense products of matrices are the fastest way to crop.
+_LARGEST_SMALL = 160
 
 
 def two_view_dataset(
@@ -79,7 +80,8 @@ def two_view_dataset(
     finish = _unfinished
     if augment_on == "host":
         finish = view_finisher(preset_pair, mean=mean, std=std)
-    make = _views_of_pixels if source.decoded else _views_of_files
+    small = source.decoded and max(source.images.shape[1:3]) <= _LARGEST_SMALL
+    make = _views_of_small_images if small else _views_of_photos
     data = make(source, preset_pair, steps, tables, image_size, finish)
     if service is not None:
         dynamic = tf.data.experimental.service.ShardingPolicy.DYNAMIC
@@ -115,8 +117,8 @@ def _unfinished(*pairs):
     return pairs
 
 
-def _views_of_pixels(source, preset_pair, steps, tables, image_size, finish):
-    """Both views of a batch at a time, of images of one size in memory."""
+def _views_of_small_images(source, preset_pair, steps, tables, image_size, finish):
+    """Both views of a batch at a time, of small images in memory."""
     with tf.device("CPU"):
         planes = tf.constant(np.ascontiguousarray(source.images.transpose(0, 3, 2, 1)))
 
@@ -132,12 +134,12 @@ def _views_of_pixels(source, preset_pair, steps, tables, image_size, finish):
     return steps.map(make, num_parallel_calls=PARALLEL_CALLS, deterministic=True)
 
 
-def _views_of_files(source, preset_pair, steps, tables, image_size, finish):
-    """The same of encoded images, one at a time: what lies in a core's cache stays there."""
+def _views_of_photos(source, preset_pair, steps, tables, image_size, finish):
+    """The same of images of any size, one at a time: what lies in a core's cache stays there."""
     read = reader(source)
 
     def make(index, *rows):
-        image = decode(read(index))
+        image = read(index)
         height, width = tf.unstack(tf.shape(image)[:2])
         pairs = []
         for row, preset in zip(rows, preset_pair, strict=True):

@@ -4,7 +4,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sacl.data.crops import centre_crop
-from keras_sacl.data.decoding import decode
 from keras_sacl.data.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalise
 from keras_sacl.data.reading import PARALLEL_CALLS, reader, untuned
 from keras_sacl.data.resampling import crop_together
@@ -51,7 +50,7 @@ def raw_batches(source, *, image_size, batch_size):
         read = reader(source)
 
         def load(index, label):
-            image = decode(read(index))
+            image = read(index)
             shape = tf.shape(image)
             crop = centre_crop(shape[0], shape[1], _PHOTO_SHARE)
             return _to_uint8(crop_together(image[None], crop, image_size)[0]), label

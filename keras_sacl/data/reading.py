@@ -1,8 +1,12 @@
 """What all pipelines share: access to a source's images, and how much runs at a time."""
 
+import dataclasses
 import os
 
+import numpy as np
 import tensorflow as tf
+
+from keras_sacl.data.decoding import decode
 
 # Calls of one `map` at a time: what an autotuner would find, since every call keeps a core busy.
 PARALLEL_CALLS = os.cpu_count() or 1
@@ -20,9 +24,43 @@ def untuned(data):
 
 
 def reader(source):
-    """A function from an index (scalar tensor) to the content of that file."""
+    """A function from an index (scalar tensor) to that image, uint8 (H, W, 3)."""
     with tf.device("CPU"):
-        strings = tf.constant(source.images)
+        images = tf.constant(source.images)
+    if source.decoded:
+        return lambda index: images[index]
     if source.paths:
-        return lambda index: tf.io.read_file(strings[index])
-    return lambda index: strings[index]
+        return lambda index: decode(tf.io.read_file(images[index]))
+    return lambda index: decode(images[index])
+
+
+def decode_all(source):
+    """The same images as one array of pixels, decoded once and for all.
+
+    Args:
+        source: `ImageSource`.
+
+    Returns:
+        `ImageSource` with `images` uint8 (N, H, W, 3).
+
+    Raises:
+        ValueError: If the images are not all of one size.
+    """
+    if source.decoded:
+        return source
+    read = reader(source)
+    data = tf.data.Dataset.range(len(source)).map(
+        read, num_parallel_calls=PARALLEL_CALLS, deterministic=True
+    )
+    pixels = None
+    for index, image in enumerate(untuned(data).as_numpy_iterator()):
+        if pixels is None:
+            pixels = np.empty((len(source), *image.shape), np.uint8)
+        if image.shape != pixels.shape[1:]:
+            (height, width, _), (other_height, other_width, _) = pixels.shape[1:], image.shape
+            raise ValueError(
+                f"the images must be of one size. Received: {height} x {width} pixels for image 0 "
+                f"and {other_height} x {other_width} for image {index}"
+            )
+        pixels[index] = image
+    return dataclasses.replace(source, images=pixels)

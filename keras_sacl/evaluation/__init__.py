@@ -5,16 +5,20 @@ import numpy as np
 from keras_sacl.evaluation.features import extract_features, fingerprint, l2_normalise
 from keras_sacl.evaluation.knn import KNN_PROTOCOL, knn_accuracy
 from keras_sacl.evaluation.linear import LINEAR_PROTOCOL, linear_probe
+from keras_sacl.evaluation.linear_sgd import LINEAR_SGD_PROTOCOL, SGDSettings, linear_sgd_probe
 
 __all__ = [
     "KNN_PROTOCOL",
     "LINEAR_PROTOCOL",
+    "LINEAR_SGD_PROTOCOL",
+    "SGDSettings",
     "evaluate_encoder",
     "extract_features",
     "fingerprint",
     "knn_accuracy",
     "l2_normalise",
     "linear_probe",
+    "linear_sgd_probe",
 ]
 
 

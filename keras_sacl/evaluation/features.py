@@ -53,6 +53,23 @@ def l2_normalise(features):
     return scaled / np.where(length > 0, length, 1)
 
 
+def standardise(train, test):
+    """Zero mean and unit variance by the training features; constant dimensions become 0.
+
+    Args:
+        train, test: (N, F) and (M, F) floats.
+
+    Returns:
+        Both, float32.
+    """
+    # Untrained features can be as small as 1e-19, whose squares float32 does not hold.
+    scale = max(float(np.abs(train).max()), np.finfo("float32").tiny)
+    train, test = np.asarray(train) / scale, np.asarray(test) / scale
+    mean, std = train.mean(axis=0, dtype="float64"), train.std(axis=0, dtype="float64")
+    inverse = np.where(std > 0, 1 / np.where(std > 0, std, 1), 0)
+    return tuple(((x - mean) * inverse).astype("float32") for x in (train, test))
+
+
 def fingerprint(model):
     """SHA-256 over all weights and moving statistics of a model, as a hexadecimal string."""
     digest = hashlib.sha256()

@@ -4,6 +4,8 @@ import warnings
 
 import numpy as np
 
+from keras_sacl.evaluation.features import standardise
+
 LINEAR_PROTOCOL = "linear-lbfgs-heldout20-v1"
 _INVERSE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
 _MAX_ITERATIONS = 200
@@ -26,20 +28,10 @@ def linear_probe(train, train_labels, test, test_labels, *, seed=0):
     Raises:
         ValueError: If there are fewer than two classes.
     """
-    from sklearn.model_selection import train_test_split
-
     train_labels, test_labels = np.asarray(train_labels), np.asarray(test_labels)
-    classes, counts = np.unique(train_labels, return_counts=True)
-    if len(classes) < 2:
-        raise ValueError(f"a linear probe needs at least 2 classes. Received: {len(classes)}")
-    train, test = _standardise(train, test)
-    stratified = counts.min() >= 2 and len(train) >= 5 * len(classes)
-    fit, held_out = train_test_split(
-        np.arange(len(train)),
-        test_size=0.2,
-        random_state=seed,
-        stratify=train_labels if stratified else None,
-    )
+    check_labels(train_labels)
+    train, test = standardise(train, test)
+    fit, held_out = held_out_split(train_labels, seed)
 
     def accuracy(c, rows, x, y):
         return float((_fit(c, train[rows], train_labels[rows]).predict(x) == y).mean())
@@ -50,14 +42,30 @@ def linear_probe(train, train_labels, test, test_labels, *, seed=0):
     return {"top1": top1, "inverse_penalty": chosen}
 
 
-def _standardise(train, test):
-    """Zero mean and unit variance by the training features; constant dimensions become 0."""
-    # Untrained features can be as small as 1e-19, whose squares float32 does not hold.
-    scale = max(float(np.abs(train).max()), np.finfo("float32").tiny)
-    train, test = np.asarray(train) / scale, np.asarray(test) / scale
-    mean, std = train.mean(axis=0, dtype="float64"), train.std(axis=0, dtype="float64")
-    inverse = np.where(std > 0, 1 / np.where(std > 0, std, 1), 0)
-    return tuple(((x - mean) * inverse).astype("float32") for x in (train, test))
+def check_labels(labels):
+    """The classes among labels (N,), and labels (N,) as indices into them.
+
+    Raises:
+        ValueError: If there are fewer than two classes.
+    """
+    classes, targets = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(f"a linear probe needs at least 2 classes. Received: {len(classes)}")
+    return classes, targets
+
+
+def held_out_split(labels, seed):
+    """Indices of four fifths to fit on and of the fifth to choose by, stratified if possible."""
+    from sklearn.model_selection import train_test_split
+
+    counts = np.unique(labels, return_counts=True)[1]
+    stratified = counts.min() >= 2 and len(labels) >= 5 * len(counts)
+    return train_test_split(
+        np.arange(len(labels)),
+        test_size=0.2,
+        random_state=seed,
+        stratify=labels if stratified else None,
+    )
 
 
 def _fit(c, x, y):

@@ -205,7 +205,8 @@ class SlimmableEncoder(keras.Model):
         if not pair.sliced_axes:
             return tf.convert_to_tensor(value)
         if self.selection == "leading":
-            return value[tuple(slice(n) for n in pair.slim.shape)]
+            # Not by indexing, whose gradient takes three times as long.
+            return tf.slice(value, [0] * len(pair.slim.shape), pair.slim.shape)
         for axis in pair.sliced_axes:
             value = tf.gather(value, self._indices(pair, axis), axis=axis)
         return value

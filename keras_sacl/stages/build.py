@@ -1,6 +1,7 @@
 """From a RunConfig to a compiled method."""
 
 import contextlib
+import math
 
 import keras
 
@@ -46,7 +47,24 @@ def compile_method(method, config, steps_per_epoch):
     if config.mixed_precision == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     jit = {"auto": "auto", "true": True, "false": False}[config.jit_compile]
-    method.compile(optimizer=optimizer, jit_compile=jit)
+    method.compile(
+        optimizer=optimizer,
+        jit_compile=jit,
+        steps_per_execution=steps_per_execution(config, steps_per_epoch),
+    )
+
+
+def steps_per_execution(config, steps_per_epoch):
+    """The largest number of steps, up to --steps_per_execution, of which an epoch is a multiple.
+
+    Keras would run the last of them into the next epoch. Steps between two selections of channels
+    are a multiple of it too.
+    """
+    whole = steps_per_epoch
+    if config.slims and config.slim_selection == "magnitude":
+        whole = math.gcd(whole, config.slim_refresh_steps)
+    limit = min(config.steps_per_execution, whole)
+    return max(n for n in range(1, limit + 1) if whole % n == 0)
 
 
 def deployed_float32(method, config):

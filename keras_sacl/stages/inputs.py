@@ -3,7 +3,7 @@
 import functools
 
 from keras_sacl.config import ConfigError
-from keras_sacl.data import get_preset, load_source
+from keras_sacl.data import decode_all, get_preset, load_source
 
 
 def check_inputs(config):
@@ -58,10 +58,16 @@ def labelled_images(config):
 
 
 def _load(config, dataset, split):
-    return load_source(
+    source = load_source(
         dataset,
         split,
         data_dir=config.data_dir,
         download=config.download,
         image_size=config.image_size,
     )
+    if not config.cache_images:
+        return source
+    try:
+        return decode_all(source)
+    except ValueError as error:
+        raise ConfigError("cache_images", True, str(error)) from error

@@ -7,6 +7,7 @@ from keras_sacl.data import (
     IMAGENET_STD,
     ImageSource,
     ViewPreset,
+    decode_all,
     get_preset,
     load_source,
     normalise,
@@ -105,9 +106,10 @@ def test_still_views_are_the_normalised_images_twice():
     np.testing.assert_allclose(a, expected[order], atol=1e-4)
 
 
-@pytest.mark.parametrize("size", [12, 32, 64])
-def test_photos_and_pixels_get_the_same_views(size):
-    images = pixels(8, 32, 32)
+# Small images in memory are cropped by the batch, large ones and files one at a time.
+@pytest.mark.parametrize(("side", "size"), [(32, 12), (32, 32), (32, 64), (170, 40)])
+def test_photos_and_pixels_get_the_same_views(side, size):
+    images = pixels(8, side, side)
     files = ImageSource([tf.io.encode_png(image).numpy() for image in images])
     # No solarizing: it is not continuous, so that rounding decides on pixels at the threshold.
     presets = (ViewPreset(), ViewPreset(blur=0.5))
@@ -116,6 +118,17 @@ def test_photos_and_pixels_get_the_same_views(size):
     for of_pixels, of_files in zip(*both, strict=True):
         for expected, found in zip(of_pixels, of_files, strict=True):
             np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_decode_all():
+    images = pixels(5, 20, 30)
+    files = ImageSource([tf.io.encode_png(image).numpy() for image in images], np.arange(5))
+    found = decode_all(files)
+    np.testing.assert_array_equal(found.images, images)
+    np.testing.assert_array_equal(found.labels, files.labels)
+    assert decode_all(found) is found
+    with pytest.raises(ValueError, match="one size.*20 x 30 .*21 x 30 for image 1"):
+        decode_all(ImageSource(encoded(3)))
 
 
 def test_views_finished_on_the_device_are_those_of_the_host(source):

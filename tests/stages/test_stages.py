@@ -1,5 +1,6 @@
 """The stages, called from Python: what they record, and what they do without labels."""
 
+import dataclasses
 import json
 
 import keras
@@ -9,8 +10,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from keras_sacl import stages
+from keras_sacl.callbacks import read_metrics
 from keras_sacl.config import ConfigError, RunConfig
-from keras_sacl.stages.build import build_method, deployed_float32
+from keras_sacl.stages.build import build_method, deployed_float32, steps_per_execution
 from keras_sacl.stages.summary import summary
 
 SMALL = {
@@ -117,3 +119,32 @@ def test_without_a_wider_host_sacl_is_what_is_left_of_it():
     assert config.effective_method == "xd" and not config.slims and config.alpha == 0.5
     assert RunConfig(method="sacl_xd").validated().alpha == 0.9
     assert RunConfig(method="sacl", width=1.0).validated().host_width == 1.5
+
+
+def test_several_steps_per_execution_are_the_same_steps(tmp_path):
+    """Not to the last bit: within one execution, operations may run in another order."""
+    epochs = []
+    for most in (1, 4):
+        config = RunConfig(
+            **{**SMALL, "epochs": 2},
+            dataset="digits",
+            train_split="train[:288]",
+            steps_per_execution=most,
+            stages=("pretrain",),
+            knn_every=0,
+            run_dir=str(tmp_path / str(most)),
+        ).validated()
+        run_dir, _ = run(config)
+        epochs.append(read_metrics(run_dir.metrics))
+    assert [line["step"] for line in epochs[1]] == [9, 18]
+    for one, several in zip(*epochs, strict=True):
+        assert several["loss"] == pytest.approx(one["loss"], rel=1e-3)
+        assert several["embedding_std"] == pytest.approx(one["embedding_std"], rel=1e-3)
+
+
+@pytest.mark.parametrize(("most", "expected"), [(1, 1), (4, 3), (9, 9), (1000, 45)])
+def test_an_execution_never_runs_into_the_next_epoch(most, expected):
+    config = RunConfig(steps_per_execution=most).validated()
+    assert steps_per_execution(config, steps_per_epoch=45) == expected
+    selecting = dataclasses.replace(config, slim_selection="magnitude", slim_refresh_steps=10)
+    assert 10 % steps_per_execution(selecting, steps_per_epoch=45) == 0
