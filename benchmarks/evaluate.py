@@ -1,4 +1,4 @@
-"""Evaluation on cached features: exact k-NN against its peers, a grid of probes against single ones.
+"""Evaluation on cached features: exact k-NN against its peers, many probes at once against singly.
 
 python -m benchmarks.evaluate --json evaluate.json
 """
