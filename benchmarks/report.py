@@ -78,7 +78,7 @@ class Report:
             if name != ours and mine and found.peak_bytes:
                 ratio = found.peak_bytes / mine
                 self.add(case, mine / 2**20, found.peak_bytes / 2**20, name, "MiB", ratio)
-                print(f"{case}: {name} takes {ratio:.1f} times the memory of {ours}\n")
+                print(f"{case}: {name} takes {ratio:.2g} times the memory of {ours}\n")
 
     def add(self, case, ours, peer, peer_name, unit, ratio):
         """Records one ratio, above 1 if ours is better."""
