@@ -177,7 +177,7 @@ def _keep_decoded(feature, count, image_size):
     shape = feature.shape
     if None in shape or feature.np_dtype != np.uint8:
         return False
-    # Decoded images are cropped by dense products of matrices, whose cost grows with their side.
+    # Of larger images decoding is a small part of the work, and pixels take ten times the memory.
     return max(shape[:2]) <= 2 * image_size and count * int(np.prod(shape)) <= _DECODED_BYTES
 
 

@@ -57,7 +57,7 @@ def two_view_dataset(
         `tf.data.Dataset` of (a, b) with epochs * (N // batch_size) - start_step elements. On the
         host, a and b are views, float32 (batch_size, image_size, image_size, 3). On the device
         they are pairs (crops, random numbers): float32 (batch_size, 3, image_size, image_size)
-        in [0, 1], and (batch_size, columns).
+        in [0, 1], planes as `photometric.to_planes` makes them, and (batch_size, columns).
 
     Raises:
         ValueError: On a `batch_size`, `epochs`, `start_step`, `seed` or `augment_on` out of its

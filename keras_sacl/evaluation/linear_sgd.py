@@ -119,10 +119,11 @@ def fit_linear_grid(x, y, settings, *, seed=0):
 
     rng = np.random.default_rng(seed)
     for epoch in range(settings.epochs):
-        factor = tf.constant(settings.decay ** sum(epoch >= m for m in settings.milestones))
+        passed = sum(epoch >= milestone for milestone in settings.milestones)
+        factor = tf.constant(settings.decay**passed, tf.float32)
         order = rng.permutation(count)
         for start in range(0, count - batch + 1, batch):
-            step(tf.constant(order[start : start + batch]), tf.cast(factor, tf.float32))
+            step(tf.constant(order[start : start + batch]), factor)
     return weights.numpy().transpose(1, 0, 2)
 
 
