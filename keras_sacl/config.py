@@ -95,7 +95,7 @@ class RunConfig:
     test_split: str = _flag("test", "Split to evaluate on.")
     cache_images: bool = _flag(
         False,
-        "Decode each image once and keep the pixels in memory; for small images of one size. "
+        "Decode each training image once and keep the pixels; for small images of one size. "
         "(Of TFDS data sets of small images this is done anyway.)",
     )
     eval_dataset: str | None = _flag(None, "Labelled data set to evaluate on instead.")
@@ -124,7 +124,6 @@ class RunConfig:
     warmup_epochs: float = _flag(1.0, "Epochs of linear warm-up; then a cosine to 0.")
     mixed_precision: str = _flag("float32", "Compute type: float32, bfloat16 or float16.")
     jit_compile: str = _flag("auto", "XLA: auto (off on CPUs, where it is slower), true, false.")
-
     steps_per_execution: int = _flag(
         1,
         "Most steps that the accelerator runs without the host. For steps of a few milliseconds; "

@@ -115,7 +115,9 @@ def test_bad_input_gets_one_line_and_exit_code_2(capsys, tmp_path):
         ("--dataset=cifar10", f"--data_dir={tmp_path}", fresh): "cifar10",
         (f"--dataset={folder}", fresh): str(folder),
         (f"--dataset=folder:{tmp_path}/none", fresh): "none",
-        (f"--dataset={mixed}", "--train_split=all", "--cache_images", fresh): "--cache_images=True",
+        (f"--dataset={mixed}", "--train_split=all", "--cache_images", "--batch_size=2", fresh): (
+            "--cache_images=True"
+        ),
         (*SMALL, f"--run_dir={filled}"): "is not empty; add --resume or --overwrite",
         (*SMALL, f"--run_dir={filled}", "--overwrite"): "holds no run",
         (*SMALL, f"--run_dir={file}"): "is a file",
@@ -129,7 +131,9 @@ def test_bad_input_gets_one_line_and_exit_code_2(capsys, tmp_path):
     assert [p.name for p in filled.iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(
+    os.geteuid() == 0, reason="needs a user other than root, who may write everywhere"
+)
 def test_a_directory_without_write_permission_is_refused(capsys, tmp_path):
     tmp_path.chmod(0o500)
     code, error = call(capsys, *SMALL, f"--run_dir={tmp_path / 'run'}")

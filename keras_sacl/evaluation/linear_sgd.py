@@ -44,7 +44,10 @@ class SGDSettings:
         return list(itertools.product(self.learning_rates, self.weight_decays))
 
 
-def linear_sgd_probe(train, train_labels, test, test_labels, settings=None, *, seed=0):
+_DEFAULTS = SGDSettings()
+
+
+def linear_sgd_probe(train, train_labels, test, test_labels, settings=_DEFAULTS, *, seed=0):
     """Top-1 accuracy of a linear classifier trained by SGD on standardised features.
 
     The grid is fitted to four fifths of the training features at once. The setting that is best on
@@ -63,7 +66,6 @@ def linear_sgd_probe(train, train_labels, test, test_labels, settings=None, *, s
     Raises:
         ValueError: If there are fewer than two classes, or the grid is empty.
     """
-    settings = settings or SGDSettings()
     if not settings.grid:
         raise ValueError(f"the grid must not be empty. Received: settings={settings}")
     classes, targets = check_labels(train_labels)

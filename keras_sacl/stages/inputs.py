@@ -13,7 +13,7 @@ def check_inputs(config):
         ConfigError, ValueError: In one line, naming the flag and what would do.
     """
     if "pretrain" in config.stages:
-        training_images(config)
+        augmented_images(config)
     if "evaluate" in config.stages or "export" in config.stages:
         train, test = labelled_images(config)
         if config.eval_dataset and (train.labels is None or test.labels is None):
@@ -43,6 +43,25 @@ def training_images(config):
 
 
 @functools.lru_cache(maxsize=1)
+def augmented_images(config):
+    """`training_images` for the two views: with --cache_images, decoded.
+
+    For the views alone: what is evaluated is resized as files or as pixels according to where it
+    comes from, which a flag about memory must not change.
+
+    Raises:
+        ConfigError: If images that are to be decoded once are not of one size.
+    """
+    source = training_images(config)
+    if not config.cache_images:
+        return source
+    try:
+        return decode_all(source)
+    except ValueError as error:
+        raise ConfigError("cache_images", True, str(error)) from error
+
+
+@functools.lru_cache(maxsize=1)
 def labelled_images(config):
     """(training, test) images that evaluation and export use: --eval_dataset, or --dataset."""
     dataset = config.eval_dataset or config.dataset
@@ -58,16 +77,10 @@ def labelled_images(config):
 
 
 def _load(config, dataset, split):
-    source = load_source(
+    return load_source(
         dataset,
         split,
         data_dir=config.data_dir,
         download=config.download,
         image_size=config.image_size,
     )
-    if not config.cache_images:
-        return source
-    try:
-        return decode_all(source)
-    except ValueError as error:
-        raise ConfigError("cache_images", True, str(error)) from error

@@ -14,7 +14,7 @@ from keras_sacl.data import (
     view_finisher,
 )
 from keras_sacl.stages.build import build_method, compile_method, deployed_float32
-from keras_sacl.stages.inputs import training_images
+from keras_sacl.stages.inputs import augmented_images, training_images
 
 _MONITOR_BANK, _MONITOR_QUERIES = 5000, 1000
 
@@ -51,7 +51,7 @@ def pretrain(config, run_dir, say=print):
     if epochs_done < config.epochs:
         method.fit(
             two_view_dataset(
-                source,
+                augmented_images(config),
                 preset,
                 image_size=config.image_size,
                 batch_size=config.batch_size,

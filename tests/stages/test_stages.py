@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from keras_sacl import stages
 from keras_sacl.callbacks import read_metrics
 from keras_sacl.config import ConfigError, RunConfig
+from keras_sacl.stages import inputs
 from keras_sacl.stages.build import build_method, deployed_float32, steps_per_execution
 from keras_sacl.stages.summary import summary
 
@@ -148,3 +149,13 @@ def test_an_execution_never_runs_into_the_next_epoch(most, expected):
     assert steps_per_execution(config, steps_per_epoch=45) == expected
     selecting = dataclasses.replace(config, slim_selection="magnitude", slim_refresh_steps=10)
     assert 10 % steps_per_execution(selecting, steps_per_epoch=45) == 0
+
+
+def test_cached_pixels_change_neither_the_bank_nor_the_queries(photos, tmp_path):
+    """Files are evaluated as files: only the views are made of what is cached."""
+    config = RunConfig(
+        **SMALL, dataset=str(photos), cache_images=True, run_dir=str(tmp_path / "run")
+    ).validated()
+    assert inputs.augmented_images(config).decoded
+    assert not inputs.training_images(config).decoded
+    assert not any(source.decoded for source in inputs.labelled_images(config))
