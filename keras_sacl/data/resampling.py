@@ -37,8 +37,9 @@ def crop_batch(images, crops, flips, size):
 def crop_image(image, crop, flip, size):
     """Crops, flips and resizes one photo.
 
-    By a gather and a product for each tap, two of them where the photo is enlarged: from 224 px to
-    224 px in 0.3 ms of a core, where `ScaleAndTranslate` takes 0.8.
+    By a product for each tap and direction, two of them where the photo is enlarged, in compiled
+    passes over the part that the crop needs: from 224 px to 224 px in 0.2 ms of a core, where
+    `ScaleAndTranslate` takes 0.8.
 
     Args:
         image: (H, W, 3) uint8.
@@ -52,19 +53,13 @@ def crop_image(image, crop, flip, size):
     pairs = tf.cast(tf.math.ceil(tf.reduce_max(crop[2:]) / size), tf.int32)
 
     def by_taps(count):
-        taps, weights = _taps(crop, flip, tf.shape(image)[:2], size, count)  # (2, count, size)
-        first, last = tf.reduce_min(taps, axis=(1, 2)), tf.reduce_max(taps, axis=(1, 2))
-        part = image[first[0] : last[0] + 1, first[1] : last[1] + 1]
-        taps -= first[:, None, None]
-        height, width = tf.unstack(tf.shape(part)[:2])
-        rows = tf.reshape(tf.cast(part, tf.float32), [height, width * 3])
-        rows = _weighted(rows, taps[0], weights[0] * (1 / 255), axis=0)
-        columns = tf.transpose(tf.reshape(rows, [size, width, 3]))
-        return _weighted(columns, taps[1], weights[1], axis=1)
+        corner, taps, weights = _taps(crop, flip, tf.shape(image)[:2], size, count)
+        rows = _resample_rows(_part(image, corner, count // 2 * (size + 1)), taps[0], weights[0])
+        return _resample_columns(rows, taps[1], weights[1])
 
     def by_library():
-        columns = tf.transpose(crop_together(image[None], crop, size)[0]) * (1 / 255)
-        return tf.where(flip, tf.reverse(columns, axis=[1]), columns)
+        planes = tf.transpose(crop_together(image[None], crop, size)[0]) * (1 / 255)
+        return tf.where(flip, tf.reverse(planes, axis=[1]), planes)
 
     branches = [functools.partial(by_taps, 2 * n) for n in range(1, _MOST_PAIRS + 1)]
     return tf.switch_case(tf.maximum(pairs, 1) - 1, [*branches, by_library])
@@ -102,11 +97,15 @@ def _resampling(start, length, flips, extent, size):
     return weights / tf.reduce_sum(weights, axis=2, keepdims=True)
 
 
+# Not compiled: XLA may compute the same floor twice, and round it differently for the index and for
+# its weight.
 def _taps(crop, flip, extents, size, count):
     """Which input rows and columns go into each output row and column, and how much of them.
 
     Returns:
-        (indices, weights): (2, count, size) each, for rows and columns; weights sum to 1.
+        corner: (2,) int32: the first row and the first column.
+        indices: (2, count, size) int32, counted from the corner: for rows and for columns.
+        weights: (2, count, size) float32; those of one output row or column sum to 1.
     """
     flips = tf.stack([False, flip])
     centres, width = _centres(crop[:2, None], crop[2:, None], flips[:, None], size)
@@ -116,7 +115,33 @@ def _taps(crop, flip, extents, size, count):
     # What lies outside of the image has no weight.
     inside = tf.clip_by_value(indices, 0.0, last)
     weights = tf.where(inside == indices, _triangle(centres - indices, width), 0.0)
-    return tf.cast(inside, tf.int32), weights / tf.reduce_sum(weights, axis=1, keepdims=True)
+    inside = tf.cast(inside, tf.int32)
+    corner = tf.reduce_min(inside, axis=(1, 2))
+    weights /= tf.reduce_sum(weights, axis=1, keepdims=True)
+    return corner, inside - corner[:, None, None], weights
+
+
+def _part(image, corner, side):
+    """(side, side, 3) from a corner on: of one size, as compiled code needs it."""
+    part = image[corner[0] : corner[0] + side, corner[1] : corner[1] + side]
+    # Concatenation copies lines, `tf.pad` single bytes.
+    height, width, _ = tf.unstack(tf.shape(part))
+    part = tf.concat([part, tf.zeros([height, side - width, 3], part.dtype)], axis=1)
+    part = tf.concat([part, tf.zeros([side - height, side, 3], part.dtype)], axis=0)
+    return tf.ensure_shape(part, [side, side, 3])
+
+
+# Two compiled functions, not one: of both passes in one, XLA makes a single slow loop.
+@tf.function(jit_compile=True, autograph=False)
+def _resample_rows(part, indices, weights):
+    """(H, W, 3) uint8 to (3, size, W) float32 in [0, 1], see `_taps`."""
+    return _weighted(tf.transpose(part, [2, 0, 1]), indices, weights * (1 / 255))
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _resample_columns(rows, indices, weights):
+    """(3, H, W) to (3, size, H)."""
+    return _weighted(tf.transpose(rows, [0, 2, 1]), indices, weights)
 
 
 def _centres(start, length, flip, size):
@@ -132,7 +157,9 @@ def _triangle(apart, width):
     return tf.nn.relu(1 - tf.abs(apart) / width)
 
 
-def _weighted(images, indices, weights, axis):
-    """Sums along an axis of what lies at (taps, size) indices, by weights of the same shape."""
+def _weighted(planes, indices, weights):
+    """Sums of what lies at (taps, size) indices of the middle axis, by weights of that shape."""
     pairs = zip(tf.unstack(indices), tf.unstack(weights), strict=True)
-    return tf.add_n([w[:, None] * tf.gather(images, i, axis=axis) for i, w in pairs])
+    return tf.add_n(
+        [w[:, None] * tf.cast(tf.gather(planes, i, axis=1), tf.float32) for i, w in pairs]
+    )
