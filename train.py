@@ -59,6 +59,8 @@ def run(config):
     from keras_sacl.callbacks import TrainingStopped
     from keras_sacl.stages.summary import summary
 
+    if "pretrain" in config.stages:
+        stages.make_strategy(config)  # before anything computes: it may divide the devices
     run_dir = stages.RunDir(config.run_dir)
     run_dir.check(config)
     if (config.resume or "pretrain" not in config.stages) and run_dir.flags.exists():

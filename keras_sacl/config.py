@@ -7,15 +7,16 @@ import math
 STAGES = ("pretrain", "evaluate", "export")
 METHOD_NAMES = ("barlow_twins", "xd", "sacl", "sacl_xd")
 OPTIMIZER_NAMES = ("lars", "sgd", "adamw", "lamb")
-PRECISIONS = ("float32", "bfloat16", "float16")
+PRECISIONS = ("float32", "bfloat16", "float16", "float64")
 JIT_CHOICES = ("auto", "true", "false")
+STRATEGIES = ("auto", "one_device", "mirrored")
 FORMATS = ("keras", "tflite", "tflite_fp16", "tflite_int8", "onnx")
 
 # What may differ between a run and its resumption without changing what is learned.
 _FREE_ON_RESUME = frozenset(
     "stages run_dir resume overwrite data_dir download eval_dataset eval_train_split "
     "eval_test_split export_formats export_preprocessing keep_checkpoints tensorboard "
-    "knn_every verbose data_service".split()
+    "knn_every verbose data_service strategy replicas".split()
 )
 
 # Tried on the quickstart's recipe; see `flags/quickstart.flags`.
@@ -122,7 +123,17 @@ class RunConfig:
     )
     weight_decay: float = _flag(1e-4, "Weight decay; not for biases and norm parameters.")
     warmup_epochs: float = _flag(1.0, "Epochs of linear warm-up; then a cosine to 0.")
-    mixed_precision: str = _flag("float32", "Compute type: float32, bfloat16 or float16.")
+    strategy: str = _flag(
+        "auto", "Devices: auto (all GPUs of this machine), one_device or mirrored."
+    )
+    replicas: int | None = _flag(
+        None,
+        "Devices of --strategy=mirrored that share each batch. Default: all GPUs. On a CPU, so "
+        "many logical devices, to try it out.",
+    )
+    mixed_precision: str = _flag(
+        "float32", "Compute type: float32, bfloat16, float16; float64 to check numbers."
+    )
     jit_compile: str = _flag("auto", "XLA: auto (off on CPUs, where it is slower), true, false.")
     steps_per_execution: int = _flag(
         1,
@@ -183,6 +194,15 @@ class RunConfig:
             raise ConfigError(
                 "data_service", self.data_service, "must be an address such as grpc://HOST:5000"
             )
+        _member("strategy", self.strategy, STRATEGIES)
+        if self.replicas is not None:
+            _between("replicas", self.replicas, 1, math.inf)
+            if self.batch_size % self.replicas:
+                raise ConfigError(
+                    "batch_size",
+                    self.batch_size,
+                    f"must be a multiple of the {self.replicas} replicas",
+                )
         _member("verbose", self.verbose, ("auto", "bar", "line", "quiet"))
         _members("export_formats", self.export_formats, FORMATS)
         try:

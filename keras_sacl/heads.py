@@ -14,7 +14,7 @@ def build_projector(input_dim, widths=(2048, 2048, 2048)):
         widths: Output width of each layer; the last is the embedding's D.
 
     Returns:
-        A `keras.Model` named "projector", (B, F) to (B, D) float32.
+        A `keras.Model` named "projector", (B, F) to (B, D) float32, or float64 under that policy.
 
     Raises:
         ValueError: If there is no layer or a width is below 2.
@@ -30,7 +30,8 @@ def build_projector(input_dim, widths=(2048, 2048, 2048)):
         x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"dense{i}_bn")(x)
         x = layers.ReLU(name=f"dense{i}_relu")(x)
     x = layers.Dense(widths[-1], use_bias=False, name=f"dense{len(widths)}")(x)
-    x = layers.Activation("linear", dtype="float32", name="embeddings")(x)
+    precise = "float64" if keras.config.dtype_policy().compute_dtype == "float64" else "float32"
+    x = layers.Activation("linear", dtype=precise, name="embeddings")(x)
     return keras.Model(features, x, name="projector")
 
 

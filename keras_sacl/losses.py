@@ -1,4 +1,4 @@
-"""Losses on batches of embeddings: pure functions of (N, D) tensors, always in float32.
+"""Losses on batches of embeddings: pure functions of (N, D) tensors, in float32 or more.
 
 N is the global batch, D the width of the projector's output. Every function takes embeddings as
 the projector gives them and standardises them itself; none of them holds state.
@@ -19,7 +19,7 @@ def standardise(z, epsilon=_VARIANCE_EPSILON):
     Returns:
         (N, D) float32.
     """
-    return _standardised(tf.cast(z, tf.float32), epsilon)[0]
+    return _standardised(_precise(z), epsilon)[0]
 
 
 def _standardised(z, epsilon=_VARIANCE_EPSILON):
@@ -50,7 +50,7 @@ def correlation_terms(a, b, gram="auto"):
         (on_diagonal, off_diagonal): the float32 scalars sum_i (1 - C_ii)^2 and
         sum_{i != j} C_ij^2.
     """
-    a, b = tf.cast(a, tf.float32), tf.cast(b, tf.float32)
+    a, b = _precise(a), _precise(b)
     if gram == "auto":
         gram = a.shape[0] is not None and a.shape[0] < a.shape[1]
     return _correlation_terms(a, b, gram)
@@ -164,12 +164,17 @@ def embedding_std(z):
     Returns:
         A float32 scalar in [0, 1].
     """
-    z = tf.cast(z, tf.float32)
+    z = _precise(z)
     # Dividing by the largest entry first keeps the squares of tiny embeddings from underflowing.
     z = tf.math.divide_no_nan(z, tf.reduce_max(tf.abs(z), axis=1, keepdims=True))
     z = tf.math.divide_no_nan(z, tf.norm(z, axis=1, keepdims=True))
-    dimensions = tf.cast(tf.shape(z)[1], tf.float32)
+    dimensions = tf.cast(tf.shape(z)[1], z.dtype)
     return tf.reduce_mean(tf.math.reduce_std(z, axis=0)) * tf.sqrt(dimensions)
+
+
+def _precise(z):
+    """float32, or float64 where the embeddings are."""
+    return z if z.dtype == tf.float64 else tf.cast(z, tf.float32)
 
 
 def _batch_size(z):

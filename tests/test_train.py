@@ -59,6 +59,9 @@ BAD_SETTINGS = [
     ("mixed_precision", "fp16", "--mixed_precision=fp16: must be one of"),
     ("seed", -1, "--seed=-1: must be at least 0"),
     ("keep_checkpoints", 0, "--keep_checkpoints=0: must be at least 1"),
+    ("strategy", "mirror", "--strategy=mirror: must be one of .*did you mean mirrored"),
+    ("replicas", 0, "--replicas=0: must be at least 1"),
+    ("replicas", 3, "--batch_size=256: must be a multiple of the 3 replicas"),
     ("steps_per_execution", 0, "--steps_per_execution=0: must be at least 1"),
 ]
 

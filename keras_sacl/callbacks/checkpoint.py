@@ -35,7 +35,7 @@ class RunCheckpoint(keras.callbacks.Callback):
     def save(self, model, epoch):
         """Writes the state after `epoch` whole epochs."""
         arrays = {f"{i:05d}": np.asarray(v) for i, v in enumerate(_state(model))}
-        step = int(model.optimizer.iterations)
+        step = int(model.optimizer.iterations.numpy())
         meta = {"format": _FORMAT, "epoch": epoch, "step": step, "names": _names(model)}
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / f"step-{step:09d}.npz"
@@ -65,7 +65,8 @@ class RunCheckpoint(keras.callbacks.Callback):
         Raises:
             ValueError: If a whole checkpoint does not fit the model.
         """
-        model.optimizer.build(model.trainable_variables)
+        with model.distribute_strategy.scope():
+            model.optimizer.build(model.trainable_variables)
         for path in reversed(self.paths()):
             try:
                 with np.load(path, allow_pickle=False) as file:

@@ -32,7 +32,7 @@ class MetricsLog(keras.callbacks.Callback):
         optimizer = self.model.optimizer
         line = {
             "epoch": epoch + 1,
-            "step": int(optimizer.iterations),
+            "step": int(optimizer.iterations.numpy()),
             "seconds": round(time.perf_counter() - self._started, 3),
             "learning_rate": float(optimizer.learning_rate),
             **{name: float(value) for name, value in (logs or {}).items()},

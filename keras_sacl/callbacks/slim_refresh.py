@@ -18,5 +18,5 @@ class SlimRefresh(keras.callbacks.Callback):
         self.steps = steps
 
     def on_train_batch_end(self, batch, logs=None):
-        if int(self.model.optimizer.iterations) % self.steps == 0:
+        if int(self.model.optimizer.iterations.numpy()) % self.steps == 0:
             self.model.encoder.refresh_channels()

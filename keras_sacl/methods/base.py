@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import keras
 import tensorflow as tf
 
-from keras_sacl.fused_norm import fuse_batch_norms
+from keras_sacl.batch_norm import training_pass
 from keras_sacl.losses import embedding_std
+from keras_sacl.replicas import global_batch, replica_count
 from keras_sacl.slimming import SlimmableEncoder
 
 
@@ -48,8 +49,13 @@ class TwoViewMethod(keras.Model):
         if not loss_scale > 0:
             raise ValueError(f"`loss_scale` must be positive. Received: loss_scale={loss_scale}")
         self.encoder, self.projector, self.loss_scale = encoder, projector, loss_scale
-        # The encoder on faster kernels; out of Keras' sight, since the variables are the same.
-        self._training = SimpleNamespace(encoder=fuse_batch_norms(encoder))
+        # On faster kernels, and over all replicas; out of Keras' sight, since the variables are
+        # the same.
+        slimmable = isinstance(encoder, SlimmableEncoder)  # which sees to it by itself
+        self._training = SimpleNamespace(
+            encoder=encoder if slimmable else training_pass(encoder),
+            projector=training_pass(projector),
+        )
         names = ("loss", *self.terms, "embedding_std")
         self._means = {name: keras.metrics.Mean(name=name) for name in names}
         self.built = True
@@ -58,29 +64,33 @@ class TwoViewMethod(keras.Model):
         """The loss of one batch: override this.
 
         Args:
-            x_a, x_b: The two views, (B, H, W, C).
+            x_a, x_b: The two views, (B, H, W, C): this replica's part of the batch. `embed` gives
+                the embeddings of the whole.
 
         Returns:
-            A dict with "loss" (a scalar, before `loss_scale`), "z" ((B, D) embeddings to watch
+            A dict with "loss" (a scalar, before `loss_scale`), "z" ((N, D) embeddings to watch
             for collapse), and a scalar for each name in `terms`.
         """
         raise AttributeError(f"{type(self).__name__} must define `loss_terms(self, x_a, x_b)`.")
 
     def embed(self, x, **kwargs):
-        """z = h(f(x)) in training mode: (B, H, W, C) to (B, D)."""
-        return self.projector(self._training.encoder(x, training=True, **kwargs), training=True)
+        """z = h(f(x)) in training mode: this replica's (B, H, W, C) to all replicas' (N, D)."""
+        features = self._training.encoder(x, training=True, **kwargs)
+        return global_batch(self._training.projector(features, training=True))
 
     def frozen_embed(self, x, **kwargs):
         """[z] = [h(f(x))]: as `embed`, without gradient and without touching the statistics."""
-        return frozen_call(self.projector, frozen_call(self._training.encoder, x, **kwargs))
+        features = frozen_call(self._training.encoder, x, **kwargs)
+        return global_batch(frozen_call(self._training.projector, features))
 
     def train_step(self, data):
         x_a, x_b = self._views(data)
         with tf.GradientTape() as tape:
             terms = self.loss_terms(x_a, x_b)
             loss = self.loss_scale * terms["loss"]
-            # Keeps small float16 gradients from underflowing; the optimizer takes it out again.
-            scaled = self.optimizer.scale_loss(loss)
+            # Every replica computes the loss of the global batch, and gradients are summed. The
+            # optimizer's own factor keeps small float16 gradients from underflowing.
+            scaled = self.optimizer.scale_loss(loss / replica_count())
         variables = self.trainable_variables
         self.optimizer.apply(tape.gradient(scaled, variables), variables)
         return self._log(terms, loss)

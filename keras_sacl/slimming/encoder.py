@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import keras
 import tensorflow as tf
 
-from keras_sacl.fused_norm import fuse_batch_norms
+from keras_sacl.batch_norm import training_pass
 from keras_sacl.slimming import pairing
 from keras_sacl.slimming.mask import insert_masks
 
@@ -57,7 +57,7 @@ class SlimmableEncoder(keras.Model):
         self._plan = SimpleNamespace(
             slim=slim, pairs=pairs, statistics={}, groups=None, masks={},
             # The same layers and variables, on faster kernels.
-            host_pass=fuse_batch_norms(host), slim_pass=fuse_batch_norms(slim),
+            host_pass=training_pass(host), slim_pass=training_pass(slim),
         )  # fmt: skip
         statistics = pairing.moving_statistics(host)
         for pair in pairs:
@@ -82,7 +82,7 @@ class SlimmableEncoder(keras.Model):
         if execution == "mask":
             slim_of = {id(h): s for h, s in layers}
             self.masked = insert_masks(host, lambda layer: slim_of[id(layer)].output.shape[-1])
-            self._plan.masked_pass = fuse_batch_norms(self.masked)
+            self._plan.masked_pass = training_pass(self.masked)
             self._plan.masked_pass._register_call_context_args("slim")
         if selection == "magnitude":
             self.refresh_channels()

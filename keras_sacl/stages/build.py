@@ -11,7 +11,10 @@ from keras_sacl.methods import METHODS
 from keras_sacl.optim import WarmupCosine, build_optimizer
 from keras_sacl.slimming import SlimmableEncoder
 
-_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+_POLICIES = {
+    "float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16",
+    "float64": "float64",
+}  # fmt: skip
 
 
 def build_method(config):
@@ -52,6 +55,7 @@ def compile_method(method, config, steps_per_epoch):
         jit_compile=jit,
         steps_per_execution=steps_per_execution(config, steps_per_epoch),
     )
+    optimizer.build(method.trainable_variables)
 
 
 def steps_per_execution(config, steps_per_epoch):

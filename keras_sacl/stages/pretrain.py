@@ -15,6 +15,7 @@ from keras_sacl.data import (
 )
 from keras_sacl.stages.build import build_method, compile_method, deployed_float32
 from keras_sacl.stages.inputs import augmented_images, training_images
+from keras_sacl.stages.strategy import make_strategy
 
 _MONITOR_BANK, _MONITOR_QUERIES = 5000, 1000
 
@@ -35,9 +36,11 @@ def pretrain(config, run_dir, say=print):
         TrainingStopped: If the guard stopped training.
     """
     source = training_images(config)
-    method = build_method(config)
     steps = len(source) // config.batch_size
-    compile_method(method, config, steps)
+    strategy = make_strategy(config)
+    with strategy.scope():
+        method = build_method(config)
+        compile_method(method, config, steps)
     checkpoint = callbacks.RunCheckpoint(run_dir.checkpoints, keep=config.keep_checkpoints)
     epochs_done = 0
     if config.resume:
@@ -104,9 +107,11 @@ def describe(config, method, source, steps, say):
     if config.jit_compile == "true" and not _has_gpu():
         say("--jit_compile=true: XLA on a CPU usually makes this step several times slower")
     host = f", host width {config.host_width:g}" if config.slims else ""
+    replicas = method.distribute_strategy.num_replicas_in_sync
+    shared = f", shared by {replicas} replicas" if replicas > 1 else ""
     say(
         f"{config.effective_method}: {config.encoder} width {config.width:g}{host}, "
-        f"{config.image_size} px, {len(source)} images, {steps} steps an epoch, "
+        f"{config.image_size} px, {len(source)} images, {steps} steps an epoch of {config.batch_size} images{shared}, "
         f"{config.epochs} epochs, {method.count_params():,} parameters in training"
     )
 

@@ -1,4 +1,4 @@
-"""The fused kernel against Keras' own batch normalisation."""
+"""The faster passes against Keras' own batch normalisation."""
 
 import keras
 import numpy as np
@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_sacl.fused_norm import FusedBatchNorm, fuse_batch_norms
+from keras_sacl import batch_norm
+from keras_sacl.batch_norm import TrainingBatchNorm, training_pass
 
 
 def run(layer, norm, x):
@@ -31,7 +32,7 @@ def test_equals_the_layer(settings, dtype, tolerance):
         for seed, variable in enumerate(norm.variables):
             values = np.random.default_rng(seed).uniform(0.5, 1.5, variable.shape)
             variable.assign(values)
-        found.append(run(FusedBatchNorm(norm) if fused else norm, norm, x))
+        found.append(run(TrainingBatchNorm(norm) if fused else norm, norm, x))
     for plain, fused in zip(*found, strict=True):
         np.testing.assert_allclose(fused, plain, atol=tolerance * np.abs(plain).max())
 
@@ -42,10 +43,10 @@ def test_a_model_shares_its_variables_and_its_inference():
     x = layers.ReLU()(layers.BatchNormalization(name="norm")(x))
     x = layers.Dense(5)(layers.GlobalAveragePooling2D()(x))
     model = keras.Model(inputs, layers.BatchNormalization(name="flat")(x))
-    fused = fuse_batch_norms(model)
+    fused = training_pass(model)
     assert [id(v) for v in fused.variables] == [id(v) for v in model.variables]
     # Maps only: what normalises (B, F) costs nothing.
-    assert isinstance(fused.get_layer("norm_fused"), FusedBatchNorm)
+    assert isinstance(fused.get_layer("norm_training"), TrainingBatchNorm)
     assert type(fused.get_layer("flat")) is layers.BatchNormalization
     images = np.random.default_rng(0).normal(size=(5, 8, 8, 3)).astype("float32")
     fused(images, training=True)
@@ -62,10 +63,22 @@ def test_what_cannot_be_fused_is_left_alone():
         layers.LayerNormalization(),
     ):
         model = keras.Model(inputs, norm(inputs))
-        assert fuse_batch_norms(model) is model
+        assert training_pass(model) is model
 
     class Own(keras.Model):
         pass
 
     own = Own()
-    assert fuse_batch_norms(own) is own
+    assert training_pass(own) is own
+
+
+def test_what_cannot_be_synchronised_is_refused_on_several_replicas(monkeypatch):
+    monkeypatch.setattr(batch_norm, "replica_count", lambda: 2)
+    inputs = keras.Input((8, 8, 3))
+    synchronised = keras.Model(inputs, layers.BatchNormalization(synchronized=True)(inputs))
+    assert training_pass(synchronised) is synchronised
+    model = keras.Model(inputs, layers.BatchNormalization(axis=1, name="odd")(inputs))
+    with pytest.raises(ValueError, match="must be `synchronized`.*Received: 'odd' in model"):
+        training_pass(model)
+    model = keras.Model(inputs, layers.BatchNormalization(dtype="float64")(inputs))
+    assert isinstance(training_pass(model).layers[-1], TrainingBatchNorm)

@@ -1,0 +1,172 @@
+"""BatchNormalization's training pass: one kernel in place of a dozen, and over all replicas."""
+
+import keras
+import tensorflow as tf
+
+from keras_sacl.replicas import mean_over_replicas, replica_count
+
+
+class TrainingBatchNorm(keras.layers.Layer):
+    """Runs a `keras.layers.BatchNormalization`, faster or over the global batch while training.
+
+    On one replica by TensorFlow's fused kernel, for maps in float32 or less: Keras 3 composes
+    batch normalisation of elementwise operations, forward and backward, each a walk over the
+    whole map; on two CPU cores, a pass through MobileNet-V1 0.5 and back took 1.7 times as long.
+    On several replicas with the statistics of the global batch. The variables, the results and
+    the moving statistics are those of the layer.
+
+    Args:
+        norm: A built `keras.layers.BatchNormalization` over the last axis.
+    """
+
+    def __init__(self, norm, **kwargs):
+        super().__init__(**{"name": f"{norm.name}_training", "dtype": norm.dtype_policy, **kwargs})
+        self.norm = norm
+        self.built = True
+
+    def call(self, x, training=None, mask=None):
+        norm = self.norm
+        if not training or not norm.trainable or mask is not None:
+            return norm(x, training=training, mask=mask)
+        if replica_count() > 1:
+            y, mean, variance = self._synchronised(x)
+        elif _has_kernel(norm, x.shape.rank):
+            y, mean, variance = self._fused(x)
+        else:
+            return norm(x, training=True)
+        for moving, batch in ((norm.moving_mean, mean), (norm.moving_variance, variance)):
+            moving.assign(moving * norm.momentum + batch * (1.0 - norm.momentum))
+        return y
+
+    def _fused(self, x):
+        scale, offset = self._affine(x, tf.float32)
+        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=x,
+            scale=scale,
+            offset=offset,
+            mean=tf.zeros([0]),
+            variance=tf.zeros([0]),
+            epsilon=self.norm.epsilon,
+            is_training=True,
+        )
+        # The kernel gives the unbiased variance; Keras keeps the biased one.
+        count = tf.cast(tf.size(x) // tf.shape(x)[-1], tf.float32)
+        return y, mean, variance * (count - 1) / count
+
+    def _synchronised(self, x):
+        dtype = tf.float64 if x.dtype == tf.float64 else tf.float32
+        scale, offset = self._affine(x, dtype)
+        y, mean, variance = synchronised_batch_norm(
+            tf.cast(x, dtype), scale, offset, self.norm.epsilon
+        )
+        return tf.cast(y, x.dtype), mean, variance
+
+    def _affine(self, x, dtype):
+        norm, channels = self.norm, x.shape[-1:]
+        return (
+            tf.cast(norm.gamma, dtype) if norm.scale else tf.ones(channels, dtype),
+            tf.cast(norm.beta, dtype) if norm.center else tf.zeros(channels, dtype),
+        )
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+def synchronised_batch_norm(x, scale, offset, epsilon):
+    """Batch normalisation by the statistics of the batches of all replicas together.
+
+    The gradient is written out: through the exchange between the replicas, each replica's input
+    also changes the outputs of the others.
+
+    Args:
+        x: (B, ..., C) of this replica; of one shape on all replicas.
+        scale, offset: (C,).
+        epsilon: Added to the variance.
+
+    Returns:
+        (y, mean, variance): y as x; the statistics, (C,) and biased, carry no gradient.
+    """
+
+    @tf.custom_gradient
+    def normalise(x, scale, offset):
+        axes = list(range(x.shape.rank - 1))
+        # In two exchanges: the mean of squares less the square of the mean would cancel.
+        (mean,) = mean_over_replicas(tf.reduce_mean(x, axes))
+        (variance,) = mean_over_replicas(tf.reduce_mean(tf.square(x - mean), axes))
+        inverse = tf.math.rsqrt(variance + epsilon)
+        normal = (x - mean) * inverse
+
+        def gradient(dy, *_):
+            d_offset, d_scale = tf.reduce_sum(dy, axes), tf.reduce_sum(dy * normal, axes)
+            count = tf.cast(tf.size(x) // tf.shape(x)[-1], x.dtype)
+            mean_dy, mean_dy_normal = mean_over_replicas(d_offset / count, d_scale / count)
+            dx = scale * inverse * (dy - mean_dy - normal * mean_dy_normal)
+            return dx, d_scale, d_offset
+
+        return (normal * scale + offset, mean, variance), gradient
+
+    return normalise(x, scale, offset)
+
+
+def training_pass(model):
+    """The graph of a functional model, on its own layers, with `TrainingBatchNorm` where it helps.
+
+    Args:
+        model: A `keras.Model`.
+
+    Returns:
+        A `keras.Model` that shares all layers with `model`; `model` itself where there is nothing
+        to replace.
+
+    Raises:
+        ValueError: Under a strategy of several replicas, if a batch normalisation of `model`
+            cannot be replaced: each replica would go by statistics of its own.
+    """
+    test = _fits if replica_count() > 1 else _has_kernel
+    functional = hasattr(model, "operations")
+
+    def helps(layer):
+        norm = isinstance(layer, keras.layers.BatchNormalization)
+        return norm and functional and test(layer, len(layer.input.shape))
+
+    if replica_count() > 1:
+        left = _left_alone(model, helps)
+        if left is not None:
+            raise ValueError(
+                "Every BatchNormalization must be `synchronized` or a layer of a functional model, "
+                f"over its last axis, to be trained on {replica_count()} replicas. "
+                f"Received: {left!r} in model {model.name!r}"
+            )
+    if not any(map(helps, model.layers)):
+        return model
+
+    def call_function(layer, *args, **kwargs):
+        if helps(layer):
+            layer = TrainingBatchNorm(layer)
+        return layer(*args, **kwargs)
+
+    return keras.models.clone_model(
+        model, clone_function=lambda layer: layer, call_function=call_function
+    )
+
+
+def _left_alone(model, replaced):
+    """The name of a batch normalisation that goes by statistics of its own replica, or None."""
+    own = {id(layer) for layer in model.layers if replaced(layer)}
+    for layer in model._flatten_layers(include_self=False):
+        norm = isinstance(layer, keras.layers.BatchNormalization)
+        if norm and not layer.synchronized and id(layer) not in own:
+            return layer.name
+    return None
+
+
+def _fits(layer, rank):
+    return (
+        type(layer) is keras.layers.BatchNormalization
+        and layer.axis in (-1, rank - 1)
+        and not (layer.synchronized or layer.renorm)
+    )
+
+
+def _has_kernel(layer, rank):
+    return rank == 4 and _fits(layer, rank) and layer.compute_dtype != "float64"

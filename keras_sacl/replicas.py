@@ -1,0 +1,39 @@
+"""Data parallelism inside a training step: batches and means over all replicas.
+
+With one replica, and outside of a training step, every function is the identity.
+"""
+
+import tensorflow as tf
+
+
+def replica_count():
+    """The number of replicas that work on a step together, 1 without a strategy."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def global_batch(x):
+    """(B, ...) of each replica to (N, ...) of all replicas, in the order of the batch.
+
+    Differentiable: the gradients that all replicas send to one replica's rows are summed. Each
+    replica computes the same loss of the global batch, so that loss divided by `replica_count()`
+    gives every replica its own rows' gradient.
+    """
+    context = _context()
+    return x if context is None else context.all_gather(x, axis=0)
+
+
+def mean_over_replicas(*tensors):
+    """The means over replicas of tensors, each of one shape everywhere; not differentiable.
+
+    Returns:
+        A tensor for each, in a list.
+    """
+    context = _context()
+    if context is None:
+        return list(tensors)
+    return context.all_reduce(tf.distribute.ReduceOp.MEAN, list(tensors))
+
+
+def _context():
+    context = tf.distribute.get_replica_context()
+    return context if context is not None and context.num_replicas_in_sync > 1 else None

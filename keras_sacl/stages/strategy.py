@@ -1,0 +1,78 @@
+"""From a RunConfig to the devices that train together."""
+
+import functools
+
+import tensorflow as tf
+
+from keras_sacl.config import ConfigError
+
+
+def make_strategy(config):
+    """The `tf.distribute` strategy of a run; to be made before anything computes.
+
+    Args:
+        config: A validated `RunConfig`.
+
+    Returns:
+        A `tf.distribute.Strategy`; TensorFlow's default one for a single device.
+
+    Raises:
+        ConfigError: If the devices are not there, or the batch cannot be shared out among them.
+    """
+    strategy = _BUILDERS[config.strategy](config)
+    replicas = strategy.num_replicas_in_sync
+    if config.batch_size % replicas:
+        raise ConfigError(
+            "batch_size", config.batch_size, f"must be a multiple of the {replicas} replicas"
+        )
+    if config.batch_size < 2 * replicas:
+        raise ConfigError(
+            "batch_size", config.batch_size, f"must be at least 2 for each of {replicas} replicas"
+        )
+    return strategy
+
+
+def _auto(config):
+    if config.replicas is None and len(tf.config.list_physical_devices("GPU")) < 2:
+        return _one_device(config)
+    return _mirrored(config)
+
+
+def _one_device(config):
+    if config.replicas not in (None, 1):
+        raise ConfigError(
+            "replicas", config.replicas, "needs --strategy=mirrored (or auto), not one_device"
+        )
+    return tf.distribute.get_strategy()
+
+
+def _mirrored(config):
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    count = config.replicas or max(gpus, 1)
+    if gpus and count > gpus:
+        raise ConfigError("replicas", count, f"must be at most the {gpus} GPUs of this machine")
+    return tf.distribute.get_strategy() if count == 1 else _mirror(count, "GPU" if gpus else "CPU")
+
+
+# One for a process: a second one would begin to number its exchanges anew, and meet the first's.
+@functools.cache
+def _mirror(count, kind):
+    if kind == "CPU":
+        _split_cpu(count)
+    return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(count)])
+
+
+def _split_cpu(count):
+    """Makes logical devices of the CPU: slower than one, and the same in every other respect."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    try:
+        devices = [tf.config.LogicalDeviceConfiguration()] * count
+        tf.config.set_logical_device_configuration(cpu, devices)
+    except RuntimeError as error:  # something has computed already
+        if len(tf.config.list_logical_devices("CPU")) < count:
+            raise ConfigError(
+                "replicas", count, "must be set up before TensorFlow computes anything"
+            ) from error
+
+
+_BUILDERS = {"auto": _auto, "one_device": _one_device, "mirrored": _mirrored}

@@ -1,0 +1,59 @@
+"""Several replicas against one: the same weights, whatever the batch is shared out to."""
+
+import functools
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import pytest
+
+from tests.replica_runs import METHODS
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@functools.cache
+def trained(replicas, encoder):
+    """What `tests.replica_runs` found."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = os.path.join(folder, "found.npz")
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.replica_runs", str(replicas), out, encoder],
+            cwd=ROOT, capture_output=True, text=True, timeout=900,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        with np.load(out) as file:
+            return {name: file[name] for name in file.files}
+
+
+def worst(replicas, encoder, precision, method):
+    """The largest difference of a variable, relative to the largest entry of it, and its name."""
+    prefix = f"{precision}/{method}/"
+    one, several = trained(1, encoder), trained(replicas, encoder)
+    assert one.keys() == several.keys()
+    found = [(0.0, "")]
+    for name, value in one.items():
+        if name.startswith(prefix) and value.dtype.kind == "f":
+            largest = np.abs(value).max()
+            apart = np.abs(several[name].astype(np.float64) - value).max()
+            found.append((apart / max(largest, 1e-30), name))
+    assert len(found) > 20
+    return max(found)
+
+
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_replicas_equal_one(replicas):
+    """Weights, slim statistics, optimizer and logs, after 20 and 5 steps of 32 images."""
+    for method in METHODS:
+        assert worst(replicas, "small", "float64", method) < (1e-9, "")
+        assert worst(replicas, "small", "float32", method) < (1e-5, "")
+
+
+@pytest.mark.slow
+def test_replicas_equal_one_on_a_deep_network():
+    """In float64; in float32 its ReLU6 units flip at their kinks, one replica or two."""
+    for method in METHODS:
+        assert worst(2, "mobilenet_v1", "float64", method) < (1e-9, "")
