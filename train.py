@@ -3,10 +3,13 @@
     python train.py --flagfile=flags/quickstart.flags
 
 Exit codes: 0 done; 2 bad input (one line on stderr says which flag); 3 an exported file failed
-its check; 4 training stopped by the collapse guard; 130 interrupted.
+its check; 4 training stopped by the collapse guard; 5 a fault from outside in the middle of the
+run (disk, memory, data, another worker); 130 and 143 stopped by SIGINT and SIGTERM, after a
+checkpoint.
 """
 
 import dataclasses
+import signal
 import sys
 import types
 import typing
@@ -16,7 +19,7 @@ from absl import app, flags, logging
 from keras_sacl.config import ConfigError, RunConfig
 from keras_sacl.quiet import quiet
 
-BAD_INPUT, FAILED_EXPORT, STOPPED, INTERRUPTED = 2, 3, 4, 130
+BAD_INPUT, FAILED_EXPORT, STOPPED, FAULT = 2, 3, 4, 5
 
 
 def define_flags(holder=flags.FLAGS):
@@ -56,7 +59,7 @@ def read_config(argv, holder=flags.FLAGS):
 def run(config):
     """Runs the stages of a configuration; returns the exit code."""
     from keras_sacl import stages
-    from keras_sacl.callbacks import TrainingStopped
+    from keras_sacl.callbacks import CheckpointError, TrainingStopped
     from keras_sacl.stages.summary import summary
 
     if "pretrain" in config.stages:
@@ -77,6 +80,9 @@ def run(config):
     except TrainingStopped as stopped:
         print(f"train.py: training stopped: {stopped}", file=sys.stderr)
         return STOPPED
+    except CheckpointError as error:
+        print(f"train.py: {error}; --resume continues from there", file=sys.stderr)
+        return FAULT
     results = run_dir.results()
     print(summary(results))
     print(f"everything is in {run_dir.path}")
@@ -94,7 +100,15 @@ def check_same_run(config, flags_file):
     """Refuses to go on with a run under settings that would make it another run."""
     holder = flags.FlagValues()
     define_flags(holder)
-    earlier = read_config(["train.py", f"--flagfile={flags_file}"], holder)
+    try:
+        earlier = read_config(["train.py", f"--flagfile={flags_file}"], holder)
+    except (ConfigError, flags.Error, UnicodeDecodeError) as error:
+        raise ConfigError(
+            "run_dir",
+            config.run_dir,
+            f"holds a run that this version of keras_sacl cannot continue ({flags_file.name}: "
+            f"{' '.join(str(error).split())}); name another, or --overwrite it",
+        ) from error
     for name in config.differences(earlier):
         was = getattr(earlier, name)
         raise ConfigError(
@@ -115,9 +129,27 @@ def main(argv, holder=flags.FLAGS):
     except (ConfigError, flags.Error) as error:
         print(f"train.py: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
-        print("train.py: interrupted; --resume continues from the last checkpoint", file=sys.stderr)
-        return INTERRUPTED
+    except Exception as error:
+        from keras_sacl.stages.faults import fault_line
+
+        line = fault_line(error)
+        if line is None:
+            raise
+        print(f"train.py: {line}; --resume continues from the last checkpoint", file=sys.stderr)
+        return FAULT
+    except KeyboardInterrupt as interrupt:
+        number = getattr(interrupt, "number", signal.SIGINT)
+        name = signal.Signals(number).name
+        print(f"train.py: stopped by {name}; --resume continues from the last checkpoint",
+              file=sys.stderr)  # fmt: skip
+        return 128 + number
+
+
+def stop(number, frame):
+    """Handles SIGTERM as Python handles SIGINT."""
+    interrupt = KeyboardInterrupt()
+    interrupt.number = number
+    raise interrupt
 
 
 def import_tensorflow():
@@ -129,6 +161,7 @@ def import_tensorflow():
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, stop)
     import_tensorflow()
     define_flags()
     app.define_help_flags()

@@ -16,7 +16,7 @@ FORMATS = ("keras", "tflite", "tflite_fp16", "tflite_int8", "onnx")
 _FREE_ON_RESUME = frozenset(
     "stages run_dir resume overwrite data_dir download eval_dataset eval_train_split "
     "eval_test_split export_formats export_preprocessing keep_checkpoints tensorboard "
-    "knn_every verbose data_service strategy replicas".split()
+    "knn_every verbose data_service strategy replicas checkpoint_steps on_divergence".split()
 )
 
 # Tried on the quickstart's recipe; see `flags/quickstart.flags`.
@@ -143,6 +143,14 @@ class RunConfig:
 
     # Monitoring and checkpoints
     knn_every: int = _flag(5, "Epochs between two k-NN monitors; 0 turns them off.")
+    checkpoint_steps: int = _flag(
+        0, "Steps between two checkpoints, beside those after each epoch; 0 for those alone."
+    )
+    on_divergence: str = _flag(
+        "stop",
+        "When the loss is not finite or the embeddings collapse: stop, or rollback to the newest "
+        "checkpoint with half the learning rate.",
+    )
     keep_checkpoints: int = _flag(2, "Number of checkpoints to keep.")
     tensorboard: bool = _flag(True, "Write TensorBoard event files.")
 
@@ -203,6 +211,7 @@ class RunConfig:
                     self.batch_size,
                     f"must be a multiple of the {self.replicas} replicas",
                 )
+        _member("on_divergence", self.on_divergence, ("stop", "rollback"))
         _member("verbose", self.verbose, ("auto", "bar", "line", "quiet"))
         _members("export_formats", self.export_formats, FORMATS)
         try:
@@ -222,6 +231,7 @@ class RunConfig:
         _between("knn_every", self.knn_every, 0, math.inf)
         _between("steps_per_execution", self.steps_per_execution, 1, math.inf)
         _between("keep_checkpoints", self.keep_checkpoints, 1, math.inf)
+        _between("checkpoint_steps", self.checkpoint_steps, 0, math.inf)
         _between("slim_refresh_steps", self.slim_refresh_steps, 1, math.inf)
         host_width = self.host_width
         if host_width is None:

@@ -1,17 +1,21 @@
 """Keras callbacks: monitors, guards, logs and checkpoints."""
 
-from keras_sacl.callbacks.checkpoint import RunCheckpoint
+from keras_sacl.callbacks.checkpoint import CheckpointError, RunCheckpoint
 from keras_sacl.callbacks.guard import CollapseGuard, TrainingStopped
 from keras_sacl.callbacks.knn_monitor import KNNMonitor
 from keras_sacl.callbacks.metrics_log import MetricsLog, read_metrics
 from keras_sacl.callbacks.slim_refresh import SlimRefresh
+from keras_sacl.callbacks.stop_on_signal import StopOnSignal, StoppedBySignal
 
 __all__ = [
+    "CheckpointError",
     "CollapseGuard",
     "KNNMonitor",
     "MetricsLog",
     "RunCheckpoint",
     "SlimRefresh",
+    "StopOnSignal",
+    "StoppedBySignal",
     "TrainingStopped",
     "read_metrics",
 ]

@@ -8,45 +8,113 @@ from pathlib import Path
 import keras
 import numpy as np
 
-_FORMAT = 1
+from keras_sacl.callbacks.guard import TrainingStopped
+
+_FORMAT = 2  # 1 had no metrics: it stood at the end of an epoch, where they start anew
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written; those before it are whole. The text is one line."""
 
 
 class RunCheckpoint(keras.callbacks.Callback):
-    """Saves the whole training state after every epoch, atomically, and restores it.
+    """Saves the whole training state, atomically, and restores it.
 
     A checkpoint is one .npz file of every variable of the model (moving statistics, channel
-    masks and random states among them) and of its optimizer. It is written under another name,
-    synced, and renamed: what stands under a checkpoint's name is whole. No pickle is involved.
+    masks and random states among them), of its optimizer and of its metrics. It is written under
+    another name, synced, and renamed: what stands under a checkpoint's name is whole. No pickle is
+    involved.
 
     Args:
         directory: Where the checkpoints go; it is made when needed.
         keep: How many of the newest to keep.
+        every_steps: Save after every so many steps, beside the end of each epoch; 0 for there
+            alone.
+        rate_factor: Kept in the checkpoint: what the learning rate has been multiplied by.
+        write: False on all workers but the first.
+
+    Raises (out of `fit`):
+        CheckpointError: If the file system refuses.
+        TrainingStopped: If a weight is not finite.
     """
 
-    def __init__(self, directory, keep=2):
+    def __init__(self, directory, keep=2, every_steps=0, rate_factor=1.0, write=True):
         super().__init__()
         if keep < 1:
             raise ValueError(f"`keep` must be at least 1. Received: keep={keep}")
-        self.directory, self.keep = Path(directory), keep
+        if every_steps < 0:
+            raise ValueError(
+                f"`every_steps` must not be negative. Received: every_steps={every_steps}"
+            )
+        self.directory, self.keep, self.every_steps = Path(directory), keep, every_steps
+        self.rate_factor, self.write = rate_factor, write
+        self._metrics, self._saved = None, None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        # Keras has just reset them: those of an epoch that is resumed in its middle go on.
+        if self._metrics is not None:
+            for variable, value in zip(self.model.metrics_variables, self._metrics, strict=True):
+                variable.assign(value)
+            self._metrics = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        # The state after an epoch's last step is saved at the epoch's end: after its line is
+        # written, which a run that goes on from there would not write.
+        if not self.every_steps or batch + 1 == self.params.get("steps"):
+            return
+        # Not every step need come by: with `steps_per_execution` several are one call.
+        if _step(self.model) // self.every_steps > (self._saved or 0) // self.every_steps:
+            self.save(self.model)
 
     def on_epoch_end(self, epoch, logs=None):
-        self.save(self.model, epoch + 1)
+        self.save(self.model, epoch_done=True)
 
-    def save(self, model, epoch):
-        """Writes the state after `epoch` whole epochs."""
+    def save(self, model, epoch_done=False):
+        """Writes the present state, unless it is written already.
+
+        Args:
+            model: The model in training.
+            epoch_done: Whether an epoch ends here.
+
+        Raises:
+            CheckpointError: If the file system refuses.
+            TrainingStopped: If a weight is not finite; such a state is not saved.
+        """
+        step = _step(model)
+        if not self.write or self._saved == step:
+            return
         arrays = {f"{i:05d}": np.asarray(v) for i, v in enumerate(_state(model))}
-        step = int(model.optimizer.iterations.numpy())
-        meta = {"format": _FORMAT, "epoch": epoch, "step": step, "names": _names(model)}
-        self.directory.mkdir(parents=True, exist_ok=True)
+        if not all(np.isfinite(a).all() for a in arrays.values() if a.dtype.kind == "f"):
+            raise TrainingStopped(
+                f"the weights are not finite after step {step}; a lower learning rate, a longer "
+                "warm-up or a smaller loss scale usually helps"
+            )
+        meta = {
+            "format": _FORMAT,
+            "step": step,
+            "epoch_done": epoch_done,
+            "rate_factor": self.rate_factor,
+            "names": _names(model),
+        }
         path = self.directory / f"step-{step:09d}.npz"
         temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            np.savez(file, meta=np.array(json.dumps(meta)), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                np.savez(file, meta=np.array(json.dumps(meta)), **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            left = self.paths()
+            before = f"; {left[-1].name} before it is whole" if left else ""
+            raise CheckpointError(
+                f"checkpoint {path} cannot be written ({error.strerror or error}){before}"
+            ) from error
+        self._saved = step
         for old in self.paths()[: -self.keep]:
-            old.unlink()
+            old.unlink(missing_ok=True)
 
     def paths(self):
         """The checkpoints, oldest first."""
@@ -60,7 +128,7 @@ class RunCheckpoint(keras.callbacks.Callback):
             warn: Called with one line for each newer checkpoint that cannot be read.
 
         Returns:
-            The number of whole epochs that the state has behind it; 0 if there is no checkpoint.
+            The number of steps that the state has behind it; 0 if there is no checkpoint.
 
         Raises:
             ValueError: If a whole checkpoint does not fit the model.
@@ -76,14 +144,19 @@ class RunCheckpoint(keras.callbacks.Callback):
                 warn(f"checkpoint {path} cannot be read ({error}); trying the one before it")
                 continue
             self._assign(model, meta, arrays, path)
-            return meta["epoch"]
+            self.rate_factor = meta.get("rate_factor", 1.0)
+            self._saved = meta["step"]
+            return meta["step"]
         return 0
 
     def _assign(self, model, meta, arrays, path):
         names, variables = _names(model), _state(model)
+        metrics = len(model.metrics_variables)
+        if meta["format"] == 1:
+            names, variables, metrics = names[:-metrics], variables[:-metrics], 0
         shapes = [list(v.shape) for v in variables]
         if (
-            meta["format"] != _FORMAT
+            meta["format"] not in (1, _FORMAT)
             or names != meta["names"]
             or shapes != [list(a.shape) for a in arrays]
         ):
@@ -93,10 +166,16 @@ class RunCheckpoint(keras.callbacks.Callback):
             )
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array)
+        going_on = metrics and not meta["epoch_done"]
+        self._metrics = arrays[-metrics:] if going_on else None
+
+
+def _step(model):
+    return int(model.optimizer.iterations.numpy())
 
 
 def _state(model):
-    return [*model.variables, *model.optimizer.variables]
+    return [*model.variables, *model.optimizer.variables, *model.metrics_variables]
 
 
 def _names(model):

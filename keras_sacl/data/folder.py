@@ -8,6 +8,21 @@ import numpy as np
 from keras_sacl.data.source import ImageSource, evenly_spread, parse_split
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+# Listed, so that they are counted among the skipped, but not read.
+_FOREIGN = (".heic", ".heif", ".avif", ".tif", ".tiff", ".dng", ".svg")
+# Of more pixels than that a file is skipped unread: a picture of a gigabyte, or an attack.
+_MOST_PIXELS = 100_000_000
+# What TensorFlow says of a file that it cannot decode, and what that means.
+_REASONS = {
+    "Input is empty": "empty file",
+    "Unknown image file format": "no JPEG, PNG, BMP, GIF or WebP image",
+    "jpeg::Uncompress": "broken or truncated JPEG",
+    "Invalid JPEG": "broken or truncated JPEG",
+    "PNG": "broken or truncated PNG",
+    "WebP": "broken or truncated WebP",
+    "BMP": "broken or truncated BMP",
+    "GIF": "broken or truncated GIF",
+}
 HELD_OUT = 10  # Every tenth image is for testing where there is no folder for it.
 _SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 
@@ -134,7 +149,7 @@ def _list(root):
         found += [
             os.path.relpath(os.path.join(folder, name), root)
             for name in names
-            if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+            if name.lower().endswith(EXTENSIONS + _FOREIGN) and not name.startswith(".")
         ]
     return sorted(found)
 
@@ -154,14 +169,23 @@ def _check(path):
     """(None, whether it is grey) for an image that can be decoded, (reason, None) otherwise."""
     import tensorflow as tf
 
-    from keras_sacl.data.decoding import decode, is_grey
+    from keras_sacl.data.decoding import decode, is_grey, pixel_count
 
+    extension = os.path.splitext(path)[1].lower()
+    if extension in _FOREIGN:
+        return f"{extension[1:].upper()} is not read; convert it to JPEG or PNG", None
     try:
         with open(path, "rb") as file:
-            image = decode(file.read()).numpy()
+            encoded = file.read()
+        if pixel_count(encoded) > _MOST_PIXELS:
+            return f"more than {_MOST_PIXELS:,} pixels", None
+        image = decode(encoded).numpy()
     except OSError as error:
         return error.strerror or str(error), None
     except tf.errors.OpError as error:
+        for part, reason in _REASONS.items():
+            if part in error.message:
+                return reason, None
         # Without the name of the op before and after the sentence.
         return error.message.split("}} ")[-1].split(" [Op:")[0].rstrip("."), None
     return None, is_grey(image)

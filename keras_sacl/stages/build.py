@@ -39,10 +39,10 @@ def build_method(config):
         return METHODS[method](encoder, projector, **settings)
 
 
-def compile_method(method, config, steps_per_epoch):
-    """Compiles a method with the optimizer and schedule of `config`."""
+def compile_method(method, config, steps_per_epoch, rate_factor=1.0):
+    """Compiles a method with the optimizer and schedule of `config`, its rate times a factor."""
     schedule = WarmupCosine(
-        config.learning_rate,
+        config.learning_rate * rate_factor,
         warmup_steps=round(config.warmup_epochs * steps_per_epoch),
         total_steps=config.epochs * steps_per_epoch,
     )

@@ -1,7 +1,5 @@
 """Evaluation of the deployed encoder, beside the same encoder untrained."""
 
-import keras
-
 from keras_sacl.data import plain_batches
 from keras_sacl.evaluation import evaluate_encoder
 from keras_sacl.stages.build import build_method
@@ -28,7 +26,7 @@ def evaluate(config, run_dir, say=print):
     batches = {"image_size": config.image_size, "batch_size": _BATCH}
     # The untrained encoder is the deployed one at step 0 of this very run: same seed, same slices.
     encoders = {
-        "": keras.saving.load_model(run_dir.encoder, compile=False),
+        "": run_dir.load_encoder(),
         "_untrained": build_method(config).deployed_encoder(),
     }
     result = {"dataset": config.eval_dataset or config.dataset}

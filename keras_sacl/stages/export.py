@@ -1,6 +1,5 @@
 """Export of the deployed encoder, each file checked through its own runtime."""
 
-import keras
 import numpy as np
 
 from keras_sacl.data import IMAGENET_MEAN, IMAGENET_STD, raw_batches
@@ -23,7 +22,7 @@ def export(config, run_dir, say=print):
     """
     from keras_sacl.export import export_encoder
 
-    encoder = keras.saving.load_model(run_dir.encoder, compile=False)
+    encoder = run_dir.load_encoder()
     training = training_images(config) if "pretrain" in config.stages else None
     train, test = labelled_images(config)
     calibration = _pixels((training or train).take(_CALIBRATION), config)[0]

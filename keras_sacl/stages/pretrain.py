@@ -1,5 +1,7 @@
 """Pretraining: unlabelled images in, encoder.keras out."""
 
+import collections
+import itertools
 import sys
 import time
 
@@ -18,6 +20,7 @@ from keras_sacl.stages.inputs import augmented_images, training_images
 from keras_sacl.stages.strategy import make_strategy
 
 _MONITOR_BANK, _MONITOR_QUERIES = 5000, 1000
+_MOST_ROLLBACKS = 5
 
 
 def pretrain(config, run_dir, say=print):
@@ -36,41 +39,18 @@ def pretrain(config, run_dir, say=print):
         TrainingStopped: If the guard stopped training.
     """
     source = training_images(config)
-    steps = len(source) // config.batch_size
-    strategy = make_strategy(config)
-    with strategy.scope():
-        method = build_method(config)
-        compile_method(method, config, steps)
-    checkpoint = callbacks.RunCheckpoint(run_dir.checkpoints, keep=config.keep_checkpoints)
-    epochs_done = 0
+    run = _Run(config, run_dir, source, say)
+    method, checkpoint = run.build()
+    step = 0
     if config.resume:
-        epochs_done = checkpoint.restore(method, warn=say)
-        say(f"resuming after epoch {epochs_done} of {config.epochs}")
-    describe(config, method, source, steps, say)
-    preset, augment_on = get_preset(config.augmentation), _augment_on(config)
-    if augment_on == "device":
-        method.finish_views = view_finisher(preset)
+        step = checkpoint.restore(method, warn=say)
+        if checkpoint.rate_factor != 1:
+            method, checkpoint = run.build(checkpoint.rate_factor)
+            checkpoint.restore(method)
+        say(f"resuming after step {step} of {run.total_steps}")
+    describe(config, method, source, run.steps, say)
     started = time.perf_counter()
-    if epochs_done < config.epochs:
-        method.fit(
-            two_view_dataset(
-                augmented_images(config),
-                preset,
-                image_size=config.image_size,
-                batch_size=config.batch_size,
-                seed=config.seed,
-                epochs=config.epochs,
-                start_step=epochs_done * steps,
-                augment_on=augment_on,
-                service=config.data_service,
-            ),
-            epochs=config.epochs,
-            initial_epoch=epochs_done,
-            steps_per_epoch=steps,
-            callbacks=_callbacks(config, run_dir, source, checkpoint),
-            shuffle=False,  # the data comes in its order
-            verbose=_verbosity(config.verbose),
-        )
+    method = run.train(method, checkpoint, step)
     encoder = deployed_float32(method, config)
     temporary = run_dir.encoder.with_name("encoder.tmp.keras")
     encoder.save(temporary)
@@ -80,8 +60,9 @@ def pretrain(config, run_dir, say=print):
         "method": config.effective_method,
         "images": len(source),
         "skipped_images": [{"path": str(p), "reason": r} for p, r in source.skipped],
+        "skipped_by_reason": collections.Counter(reason for _, reason in source.skipped),
         "epochs": config.epochs,
-        "steps": config.epochs * steps,
+        "steps": run.total_steps,
         "deployed_parameters": encoder.count_params(),
         "host_parameters": method.encoder.count_params() if config.slims else None,
         "seconds": round(sum(line["seconds"] for line in lines), 1),
@@ -92,11 +73,95 @@ def pretrain(config, run_dir, say=print):
     return result
 
 
+class _Run:
+    """The training of one run: built, trained, and taken up again where it diverged."""
+
+    def __init__(self, config, run_dir, source, say):
+        self.config, self.run_dir, self.source, self.say = config, run_dir, source, say
+        self.steps = len(source) // config.batch_size
+        self.total_steps = config.epochs * self.steps
+        self.strategy = make_strategy(config)
+
+    def build(self, rate_factor=1.0):
+        """A compiled method, and its checkpoints."""
+        config = self.config
+        with self.strategy.scope():
+            method = build_method(config)
+            compile_method(method, config, self.steps, rate_factor)
+        if _augment_on(config) == "device":
+            method.finish_views = view_finisher(get_preset(config.augmentation))
+        checkpoint = callbacks.RunCheckpoint(
+            self.run_dir.checkpoints,
+            keep=config.keep_checkpoints,
+            every_steps=config.checkpoint_steps,
+            rate_factor=rate_factor,
+        )
+        return method, checkpoint
+
+    def train(self, method, checkpoint, step):
+        """Trains from `step` to the end; returns the method that came out of it.
+
+        Raises:
+            TrainingStopped: If the guard stopped training for good.
+        """
+        for rollbacks in itertools.count():
+            try:
+                self._fit(method, checkpoint, step)
+                return method
+            except callbacks.TrainingStopped as stopped:
+                if self.config.on_divergence == "stop" or rollbacks == _MOST_ROLLBACKS:
+                    raise
+                factor = checkpoint.rate_factor / 2
+                method, checkpoint = self.build(factor)
+                step = checkpoint.restore(method, warn=self.say)
+                # The restored file holds the rate that went wrong.
+                checkpoint.rate_factor = factor
+                self.say(f"{stopped}; back to step {step} with {factor:g} of the learning rate")
+
+    def _fit(self, method, checkpoint, step):
+        config, steps = self.config, self.steps
+        stop = callbacks.StopOnSignal(checkpoint)
+        found = [*_callbacks(config, self.run_dir, self.source, checkpoint), stop]
+        with stop.listening():
+            while step < self.total_steps:
+                epoch, done = divmod(step, steps)
+                # What is left of an epoch that was cut is a `fit` of its own.
+                cut = [_end_after_one_epoch(method)] if done else []
+                method.fit(
+                    self._views(step),
+                    epochs=config.epochs,
+                    initial_epoch=epoch,
+                    steps_per_epoch=steps - done,
+                    callbacks=found + cut,
+                    shuffle=False,  # the data comes in its order
+                    verbose=_verbosity(config.verbose),
+                )
+                step = (epoch + 1) * steps if done else self.total_steps
+
+    def _views(self, step):
+        config = self.config
+        return two_view_dataset(
+            augmented_images(config),
+            get_preset(config.augmentation),
+            image_size=config.image_size,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            epochs=config.epochs,
+            start_step=step,
+            augment_on=_augment_on(config),
+            service=config.data_service,
+        )
+
+
 def describe(config, method, source, steps, say):
     """Says in a few lines what will be trained, and what of the flags has no effect."""
     if source.skipped:
-        path, reason = source.skipped[0]
-        say(f"skipped {len(source.skipped)} files that are no images, the first: {path} ({reason})")
+        counts = collections.Counter(reason for _, reason in source.skipped).most_common()
+        kinds = ", ".join(f"{count} {reason}" for reason, count in counts)
+        say(
+            f"skipped {len(source.skipped)} files ({kinds}), the first: {source.skipped[0][0]}; "
+            "all are named in results.json"
+        )
     if config.method.startswith("sacl") and not config.slims:
         say(
             f"--host_width equals --width: nothing to slim, {config.method} is then "
@@ -111,8 +176,14 @@ def describe(config, method, source, steps, say):
     shared = f", shared by {replicas} replicas" if replicas > 1 else ""
     say(
         f"{config.effective_method}: {config.encoder} width {config.width:g}{host}, "
-        f"{config.image_size} px, {len(source)} images, {steps} steps an epoch of {config.batch_size} images{shared}, "
-        f"{config.epochs} epochs, {method.count_params():,} parameters in training"
+        f"{config.image_size} px, {len(source)} images, {config.epochs} epochs of {steps} steps of "
+        f"{config.batch_size}{shared}, {method.count_params():,} parameters in training"
+    )
+
+
+def _end_after_one_epoch(method):
+    return keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: setattr(method, "stop_training", True)
     )
 
 

@@ -3,7 +3,10 @@
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
+
+import keras
 
 from keras_sacl.config import ConfigError
 
@@ -61,6 +64,8 @@ class RunDir:
             raise ConfigError(
                 "run_dir", self.path, "is not empty and holds no run (no flags.txt); name another"
             )
+        if not config.overwrite:
+            self.results()
 
     def start(self, config):
         """Makes the directory, clears an overwritten run, writes flags.txt.
@@ -82,7 +87,27 @@ class RunDir:
         """The contents of results.json; empty before the first stage has ended."""
         if not self.results_file.exists():
             return {}
-        return json.loads(self.results_file.read_text(encoding="utf-8"))
+        try:
+            return json.loads(self.results_file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(
+                "run_dir", self.path, f"has a results.json that is no JSON ({error}); remove it"
+            ) from error
+
+    def load_encoder(self):
+        """The encoder that pretraining left.
+
+        Raises:
+            ConfigError: If the file is broken, or holds code (Keras' safe mode is on).
+        """
+        try:
+            return keras.saving.load_model(self.encoder, compile=False, safe_mode=True)
+        except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ConfigError(
+                "run_dir", self.path,
+                f"has an encoder.keras that cannot be loaded ({reason}); pretrain again",
+            ) from error  # fmt: skip
 
     def record(self, stage, result):
         """Puts one stage's result into results.json."""
@@ -93,5 +118,8 @@ class RunDir:
 def write_text(path, text):
     """Writes a text file whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -53,7 +53,7 @@ def test_resumed_training_ends_where_uninterrupted_training_ends(tmp_path):
 
     second = make()
     again = callbacks.RunCheckpoint(tmp_path / "checkpoints")
-    assert again.restore(second) == 2
+    assert again.restore(second) == 6
     second.fit(
         steps(6, start=6), epochs=4, initial_epoch=2, steps_per_epoch=3, shuffle=False, verbose=0
     )
