@@ -3,10 +3,8 @@
 import json
 import os
 import pathlib
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -103,30 +101,6 @@ def test_a_whole_run(tmp_path):
     # Nor is a later stage with them: the untrained encoder would be of another kind.
     refused = run(f"--run_dir={run_dir}", "--stages=evaluate", expect=2)
     assert "start from --flagfile=" in refused.stderr
-
-
-def test_a_killed_run_ends_as_if_it_had_not_been_killed(tmp_path):
-    flags = [*SMALL, "--epochs=4", "--stages=pretrain", "--method=sacl_xd"]
-    run(*flags, f"--run_dir={tmp_path / 'whole'}")
-    killed = tmp_path / "killed"
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *flags, f"--run_dir={killed}"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    deadline = time.monotonic() + 200
-    while not list(killed.glob("checkpoints/step-*.npz")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert list(killed.glob("checkpoints/step-*.npz"))
-    done = run(*flags, f"--run_dir={killed}", "--resume")
-    assert "resuming after epoch" in done.stdout
-
-    def epochs(path):
-        lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-        return [(line["epoch"], line["step"], line["loss"], line["knn_top1"]) for line in lines]
-
-    assert epochs(killed) == epochs(tmp_path / "whole")
 
 
 def test_a_corrupt_image_is_skipped_and_counted(tmp_path):
