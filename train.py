@@ -65,24 +65,29 @@ def run(config):
     if "pretrain" in config.stages:
         stages.make_strategy(config)  # before anything computes: it may divide the devices
     run_dir = stages.RunDir(config.run_dir)
-    run_dir.check(config)
-    if (config.resume or "pretrain" not in config.stages) and run_dir.flags.exists():
+    first = stages.is_first(config)
+    if first:
+        run_dir.check(config)
+    if first and (config.resume or "pretrain" not in config.stages) and run_dir.flags.exists():
         check_same_run(config, run_dir.flags)
     try:
         stages.check_inputs(config)
     except ValueError as error:  # of a loader: its text names the flag
         raise ConfigError.from_text(error) from error
-    run_dir.start(config)
+    if first:
+        run_dir.start(config)
     try:
         for name, stage in stages.RUNNERS.items():
-            if name in config.stages:
-                stage(config, run_dir, say=say)
+            if name in config.stages and (first or name == "pretrain"):
+                stage(config, run_dir, say=say if first else lambda line: None)
     except TrainingStopped as stopped:
         print(f"train.py: training stopped: {stopped}", file=sys.stderr)
         return STOPPED
     except CheckpointError as error:
         print(f"train.py: {error}; --resume continues from there", file=sys.stderr)
         return FAULT
+    if not first:
+        return 0
     results = run_dir.results()
     print(summary(results))
     print(f"everything is in {run_dir.path}")

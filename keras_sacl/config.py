@@ -9,7 +9,7 @@ METHOD_NAMES = ("barlow_twins", "xd", "sacl", "sacl_xd")
 OPTIMIZER_NAMES = ("lars", "sgd", "adamw", "lamb")
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
 JIT_CHOICES = ("auto", "true", "false")
-STRATEGIES = ("auto", "one_device", "mirrored")
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 FORMATS = ("keras", "tflite", "tflite_fp16", "tflite_int8", "onnx")
 
 # What may differ between a run and its resumption without changing what is learned.
@@ -124,7 +124,9 @@ class RunConfig:
     weight_decay: float = _flag(1e-4, "Weight decay; not for biases and norm parameters.")
     warmup_epochs: float = _flag(1.0, "Epochs of linear warm-up; then a cosine to 0.")
     strategy: str = _flag(
-        "auto", "Devices: auto (all GPUs of this machine), one_device or mirrored."
+        "auto",
+        "Devices: auto (all GPUs of this machine), one_device, mirrored, multi_worker (TF_CONFIG "
+        "names the processes; --run_dir is one folder for all) or tpu (untested).",
     )
     replicas: int | None = _flag(
         None,

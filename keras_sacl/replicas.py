@@ -11,6 +11,15 @@ def replica_count():
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
+def worker_count():
+    """The number of processes that train together, 1 without a strategy across machines."""
+    strategy = tf.distribute.get_strategy()
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return 1
+    resolver = strategy.cluster_resolver
+    return max(1, sum(len(tasks) for tasks in resolver.cluster_spec().as_dict().values()))
+
+
 def global_batch(x):
     """(B, ...) of each replica to (N, ...) of all replicas, in the order of the batch.
 

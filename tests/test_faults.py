@@ -19,6 +19,7 @@ from keras_sacl import callbacks
 from keras_sacl.config import RunConfig
 from keras_sacl.stages import RunDir, pretrain
 from tests import soak
+from tests.folders import write_digits
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = (
@@ -72,18 +73,6 @@ def test_a_run_killed_twice_ends_as_if_it_had_not_been(tmp_path):
     assert not soak.difference(soak.ending(tmp_path / "whole"), soak.ending(run_dir))
 
 
-def images(folder, count):
-    """Digits as JPEG files in two classes, for train and for test."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    pixels = np.kron(digits.images, np.ones((2, 2))) * 15
-    for i in range(count):
-        where = folder / ("test" if i % 4 == 3 else "train") / f"class{digits.target[i] % 2}"
-        where.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels[i].astype("uint8")).convert("RGB").save(where / f"{i:04d}.jpg")
-
-
 def broken_files():
     """Ten kinds of files that are no images, and what is said of them."""
     rgb = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype="uint8"))
@@ -112,7 +101,7 @@ def broken_files():
 
 def test_broken_files_are_named_and_change_nothing(tmp_path):
     """Five in a hundred, of ten kinds: the run is that of the folder without them."""
-    images(tmp_path / "clean", 200)
+    write_digits(tmp_path / "clean", 200)
     shutil.copytree(tmp_path / "clean", tmp_path / "dirty")
     for name, (content, _) in broken_files().items():
         (tmp_path / "dirty" / "train" / "class0" / name).write_bytes(content)
@@ -152,7 +141,7 @@ def test_unusual_images_are_converted(tmp_path, kind):
 
 
 def test_vanished_images_end_the_run_in_one_line(tmp_path):
-    images(tmp_path / "photos", 100)
+    write_digits(tmp_path / "photos", 100)
     flags = f"--dataset={tmp_path / 'photos'}", f"--run_dir={tmp_path / 'run'}", "--epochs=500"
     process = start(*flags, "--stages=pretrain")
     await_checkpoint(tmp_path / "run", 1)

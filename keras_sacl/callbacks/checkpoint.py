@@ -81,14 +81,18 @@ class RunCheckpoint(keras.callbacks.Callback):
             TrainingStopped: If a weight is not finite; such a state is not saved.
         """
         step = _step(model)
-        if not self.write or self._saved == step:
+        if self._saved == step:
             return
+        # On all workers, though one writes: those of metrics are summed over the workers.
         arrays = {f"{i:05d}": np.asarray(v) for i, v in enumerate(_state(model))}
         if not all(np.isfinite(a).all() for a in arrays.values() if a.dtype.kind == "f"):
             raise TrainingStopped(
                 f"the weights are not finite after step {step}; a lower learning rate, a longer "
                 "warm-up or a smaller loss scale usually helps"
             )
+        if not self.write:
+            self._saved = step
+            return
         meta = {
             "format": _FORMAT,
             "step": step,

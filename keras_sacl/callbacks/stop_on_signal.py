@@ -5,6 +5,8 @@ import signal
 
 import keras
 
+from keras_sacl.replicas import worker_count
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -51,7 +53,11 @@ class StopOnSignal(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         if self.received is not None and batch + 1 != self.params.get("steps"):
-            self.checkpoint.save(self.model)
+            # One worker of several cannot save by itself.
+            with self.model.distribute_strategy.scope():
+                alone = worker_count() == 1
+            if alone:
+                self.checkpoint.save(self.model)
             raise StoppedBySignal(self.received)
 
     def on_epoch_end(self, epoch, logs=None):

@@ -33,6 +33,7 @@ def two_view_dataset(
     std=IMAGENET_STD,
     augment_on="host",
     service=None,
+    part=(0, 1),
 ):
     """Two augmented views of each image, in an order shuffled anew every epoch.
 
@@ -52,30 +53,43 @@ def two_view_dataset(
             rest to `view_finisher`, inside the training step on the accelerator.
         service: Address of a `tf.data` service ("grpc://HOST:PORT") whose workers make the
             views. Every step is made exactly once, but their order depends on the workers.
+        part: (i, n): only the i-th n-th of every batch, for the i-th of n processes that train
+            together; `batch_size` stays that of all.
 
     Returns:
-        `tf.data.Dataset` of (a, b) with epochs * (N // batch_size) - start_step elements. On the
-        host, a and b are views, float32 (batch_size, image_size, image_size, 3). On the device
-        they are pairs (crops, random numbers): float32 (batch_size, 3, image_size, image_size)
-        in [0, 1], planes as `photometric.to_planes` makes them, and (batch_size, columns).
+        `tf.data.Dataset` of (a, b) with epochs * (N // batch_size) - start_step elements. With B
+        images of each batch here, a and b are on the host views, float32 (B, image_size,
+        image_size, 3). On the device they are pairs (crops, random numbers): float32 (B, 3,
+        image_size, image_size) in [0, 1], planes as `photometric.to_planes` makes them, and
+        (B, columns).
 
     Raises:
-        ValueError: On a `batch_size`, `epochs`, `start_step`, `seed` or `augment_on` out of its
-            range.
+        ValueError: On a `batch_size`, `epochs`, `start_step`, `seed`, `augment_on` or `part` out
+            of its range.
     """
     if augment_on not in AUGMENT_ON:
         raise ValueError(
             f"`augment_on` must be one of {AUGMENT_ON}. Received: augment_on={augment_on!r}"
         )
+    index, count = part
+    if not 0 <= index < count or batch_size % count:
+        raise ValueError(
+            f"`part` must be (i, n) with i below n and n a divisor of batch_size={batch_size}. "
+            f"Received: part={part}"
+        )
+    size = batch_size // count
+    rows = slice(index * size, (index + 1) * size)
     total = total_steps(len(source), batch_size, epochs, start_step, seed)
     steps = ordered_steps(
         len(source), batch_size, seed, epochs, start_step, splittable=service is not None
     )
 
+    steps = steps.map(lambda step, indices: (step, indices[rows]))
+
     def tables(step):
         keys = (tf.constant([seed, role], tf.int64) for role in _VIEWS)
         fold_in = tf.random.experimental.stateless_fold_in
-        return tuple(draw_table(fold_in(key, step), batch_size) for key in keys)
+        return tuple(draw_table(fold_in(key, step), batch_size)[rows] for key in keys)
 
     finish = _unfinished
     if augment_on == "host":

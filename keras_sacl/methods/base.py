@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_sacl.batch_norm import training_pass
 from keras_sacl.losses import embedding_std
-from keras_sacl.replicas import global_batch, replica_count
+from keras_sacl.replicas import global_batch, replica_count, worker_count
 from keras_sacl.slimming import SlimmableEncoder
 
 
@@ -114,7 +114,16 @@ class TwoViewMethod(keras.Model):
         values = {**terms, "loss": loss, "embedding_std": embedding_std(terms["z"])}
         for name, mean in self._means.items():
             mean.update_state(values[name])
-        return {name: mean.result() for name, mean in self._means.items()}
+        results = {name: mean.result() for name, mean in self._means.items()}
+        if worker_count() > 1:  # Keras averages over the first axis there.
+            results = {name: value[tf.newaxis] for name, value in results.items()}
+        return results
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Nothing: all is built in the constructor.
+
+        Keras' own takes a batch from the data for it, and fails on several workers.
+        """
 
     def call(self, x, training=None):
         """The deployed encoder's features, (B, H, W, C) to (B, F)."""

@@ -5,8 +5,17 @@ from keras_sacl.stages.export import export
 from keras_sacl.stages.inputs import check_inputs
 from keras_sacl.stages.pretrain import pretrain
 from keras_sacl.stages.run_dir import RunDir
-from keras_sacl.stages.strategy import make_strategy
+from keras_sacl.stages.strategy import is_first, make_strategy
 
 RUNNERS = {"pretrain": pretrain, "evaluate": evaluate, "export": export}
 
-__all__ = ["RUNNERS", "RunDir", "check_inputs", "evaluate", "export", "make_strategy", "pretrain"]
+__all__ = [
+    "RUNNERS",
+    "RunDir",
+    "check_inputs",
+    "evaluate",
+    "export",
+    "is_first",
+    "make_strategy",
+    "pretrain",
+]

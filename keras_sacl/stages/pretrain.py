@@ -6,8 +6,10 @@ import sys
 import time
 
 import keras
+import tensorflow as tf
 
 from keras_sacl import callbacks
+from keras_sacl.config import ConfigError
 from keras_sacl.data import (
     get_preset,
     load_source,
@@ -17,7 +19,7 @@ from keras_sacl.data import (
 )
 from keras_sacl.stages.build import build_method, compile_method, deployed_float32
 from keras_sacl.stages.inputs import augmented_images, training_images
-from keras_sacl.stages.strategy import make_strategy
+from keras_sacl.stages.strategy import is_first, make_strategy
 
 _MONITOR_BANK, _MONITOR_QUERIES = 5000, 1000
 _MOST_ROLLBACKS = 5
@@ -32,7 +34,7 @@ def pretrain(config, run_dir, say=print):
         say: Called with lines for the user.
 
     Returns:
-        The result that went into results.json.
+        The result that went into results.json; None on the workers behind the first.
 
     Raises:
         ConfigError: If the images do not suit the settings.
@@ -48,9 +50,12 @@ def pretrain(config, run_dir, say=print):
             method, checkpoint = run.build(checkpoint.rate_factor)
             checkpoint.restore(method)
         say(f"resuming after step {step} of {run.total_steps}")
+    run.check_workers(step)
     describe(config, method, source, run.steps, say)
     started = time.perf_counter()
     method = run.train(method, checkpoint, step)
+    if not run.first:
+        return None
     encoder = deployed_float32(method, config)
     temporary = run_dir.encoder.with_name("encoder.tmp.keras")
     encoder.save(temporary)
@@ -81,6 +86,7 @@ class _Run:
         self.steps = len(source) // config.batch_size
         self.total_steps = config.epochs * self.steps
         self.strategy = make_strategy(config)
+        self.first = is_first(config)
 
     def build(self, rate_factor=1.0):
         """A compiled method, and its checkpoints."""
@@ -95,6 +101,7 @@ class _Run:
             keep=config.keep_checkpoints,
             every_steps=config.checkpoint_steps,
             rate_factor=rate_factor,
+            write=self.first,
         )
         return method, checkpoint
 
@@ -121,7 +128,7 @@ class _Run:
     def _fit(self, method, checkpoint, step):
         config, steps = self.config, self.steps
         stop = callbacks.StopOnSignal(checkpoint)
-        found = [*_callbacks(config, self.run_dir, self.source, checkpoint), stop]
+        found = _callbacks(config, self.run_dir, self.source, checkpoint, self.first) + [stop]
         with stop.listening():
             while step < self.total_steps:
                 epoch, done = divmod(step, steps)
@@ -134,23 +141,50 @@ class _Run:
                     steps_per_epoch=steps - done,
                     callbacks=found + cut,
                     shuffle=False,  # the data comes in its order
-                    verbose=_verbosity(config.verbose),
+                    verbose=_verbosity(config.verbose) if self.first else 0,
                 )
                 step = (epoch + 1) * steps if done else self.total_steps
 
     def _views(self, step):
         config = self.config
-        return two_view_dataset(
-            augmented_images(config),
-            get_preset(config.augmentation),
-            image_size=config.image_size,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            epochs=config.epochs,
-            start_step=step,
-            augment_on=_augment_on(config),
-            service=config.data_service,
-        )
+
+        def views(part=(0, 1)):
+            return two_view_dataset(
+                augmented_images(config),
+                get_preset(config.augmentation),
+                image_size=config.image_size,
+                batch_size=config.batch_size,
+                seed=config.seed,
+                epochs=config.epochs,
+                start_step=step,
+                augment_on=_augment_on(config),
+                service=config.data_service,
+                part=part,
+            )
+
+        def own_views(context):
+            part = context.input_pipeline_id, context.num_input_pipelines
+            return views(part).rebatch(config.batch_size // context.num_replicas_in_sync)
+
+        if config.strategy != "multi_worker":
+            return views()
+        # Left to itself, TensorFlow would deal whole batches out among the workers.
+        return self.strategy.distribute_datasets_from_function(own_views)
+
+    def check_workers(self, step):
+        """Refuses workers that start at different steps, as where each has a folder of its own.
+
+        Raises:
+            ConfigError: If they do.
+        """
+        if self.config.strategy != "multi_worker":
+            return
+        steps = self.strategy.gather(tf.constant([step]), axis=0).numpy().tolist()
+        if len(set(steps)) > 1:
+            raise ConfigError(
+                "run_dir", self.config.run_dir,
+                f"must be one folder for all workers, which found checkpoints of steps {steps}",
+            )  # fmt: skip
 
 
 def describe(config, method, source, steps, say):
@@ -187,16 +221,19 @@ def _end_after_one_epoch(method):
     )
 
 
-def _callbacks(config, run_dir, source, checkpoint):
+def _callbacks(config, run_dir, source, checkpoint, first):
     found = []
     if config.slims and config.slim_selection == "magnitude":
         found.append(callbacks.SlimRefresh(config.slim_refresh_steps))
+    # The guard stands before what writes: a bad state is neither logged as an epoch nor saved.
+    guard = callbacks.CollapseGuard()
+    if not first:
+        return [*found, guard, checkpoint]
     if config.knn_every:
         monitor = _monitor(config, source)
         if monitor is not None:
             found.append(monitor)
-    # The guard stands before what writes: a bad state is neither logged as an epoch nor saved.
-    found += [callbacks.CollapseGuard(), callbacks.MetricsLog(run_dir.metrics), checkpoint]
+    found += [guard, callbacks.MetricsLog(run_dir.metrics), checkpoint]
     if config.tensorboard:
         found.append(keras.callbacks.TensorBoard(run_dir.tensorboard, write_graph=False))
     return found
@@ -236,6 +273,4 @@ def _augment_on(config):
 
 
 def _has_gpu():
-    import tensorflow as tf
-
     return bool(tf.config.list_physical_devices("GPU"))

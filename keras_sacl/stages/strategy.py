@@ -1,6 +1,8 @@
 """From a RunConfig to the devices that train together."""
 
 import functools
+import json
+import os
 
 import tensorflow as tf
 
@@ -75,4 +77,63 @@ def _split_cpu(count):
             ) from error
 
 
-_BUILDERS = {"auto": _auto, "one_device": _one_device, "mirrored": _mirrored}
+def _multi_worker(config):
+    if config.replicas is not None:
+        raise ConfigError(
+            "replicas", config.replicas, "has no effect with --strategy=multi_worker; leave it out"
+        )
+    cluster()
+    return _across_workers()
+
+
+@functools.cache
+def _across_workers():
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+@functools.cache
+def _tpu(config):
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
+    except (ValueError, tf.errors.OpError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError("strategy", "tpu", f"finds no TPU ({reason})") from error
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def cluster():
+    """(index of this worker, number of workers), as TF_CONFIG says.
+
+    Raises:
+        ConfigError: If it says nothing of the kind.
+    """
+    text = os.environ.get("TF_CONFIG", "")
+    try:
+        found = json.loads(text)
+        workers, task = found["cluster"]["worker"], found["task"]
+        index = int(task["index"])
+        whole = set(found["cluster"]) == {"worker"} and task["type"] == "worker"
+        if not (whole and 0 <= index < len(workers)):
+            raise ValueError
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            "strategy", "multi_worker",
+            'needs the environment variable TF_CONFIG, such as {"cluster": {"worker": '
+            '["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}; it is '
+            f"{text[:200] or 'not set'}",
+        ) from error  # fmt: skip
+    return index, len(workers)
+
+
+def is_first(config):
+    """Whether this process writes the run directory, and runs the other stages."""
+    return config.strategy != "multi_worker" or cluster()[0] == 0
+
+
+_BUILDERS = {
+    "auto": _auto,
+    "one_device": _one_device,
+    "mirrored": _mirrored,
+    "multi_worker": _multi_worker,
+    "tpu": _tpu,
+}
