@@ -1,6 +1,9 @@
 """Checkpoints, logs, guard and monitor, on a small method in real `fit`s."""
 
+import errno
 import json
+import os
+import signal
 
 import keras
 import numpy as np
@@ -71,6 +74,82 @@ def test_checkpoints_are_bounded_and_broken_ones_passed_over(tmp_path):
     said = []
     assert callbacks.RunCheckpoint(tmp_path).restore(make(), warn=said.append) == 3
     assert len(said) == 1 and "step-000000004.npz cannot be read" in said[0]
+
+
+def test_a_checkpoint_of_the_first_format_is_taken(tmp_path):
+    """It had no metrics: it was written at the end of an epoch."""
+    method = make()
+    saver = callbacks.RunCheckpoint(tmp_path)
+    method.fit(steps(3), verbose=0, callbacks=[saver])
+    (path,) = saver.paths()
+    with np.load(path) as file:
+        meta, arrays = json.loads(str(file["meta"])), {n: file[n] for n in file.files}
+    metrics = len(method.metrics_variables)
+    names = meta["names"][:-metrics]
+    arrays = {n: arrays[n] for n in sorted(arrays)[: len(names)]}
+    old = {"format": 1, "epoch": 1, "step": 3, "names": names}
+    np.savez(path, meta=np.array(json.dumps(old)), **arrays)
+    again = make()
+    assert callbacks.RunCheckpoint(tmp_path).restore(again) == 3
+    for a, b in zip(state(method), state(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_middle_of_an_epoch_is_resumed_with_its_logs(tmp_path):
+    settings = {"verbose": 0, "shuffle": False}
+    whole = make().fit(steps(6), **settings)
+    first = make()
+    saver = callbacks.RunCheckpoint(tmp_path, every_steps=2)
+    first.fit(steps(6), callbacks=[saver], **settings)
+    # Not after the last step: what stands there is saved after the epoch's line is written.
+    assert [p.stem for p in saver.paths()] == ["step-000000004", "step-000000006"]
+    saver.paths()[-1].unlink()
+    second, again = make(), callbacks.RunCheckpoint(tmp_path)
+    assert again.restore(second) == 4
+    rest = second.fit(steps(2, start=4), callbacks=[again], **settings)
+    assert rest.history == whole.history
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch):
+    method = make()
+    saver = callbacks.RunCheckpoint(tmp_path)
+    method.fit(steps(1), verbose=0, callbacks=[saver])
+    before = saver.paths()[0].read_bytes()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(callbacks.CheckpointError, match="No space left on device.*is whole"):
+        method.fit(steps(1), verbose=0, callbacks=[saver])
+    assert [p.name for p in tmp_path.iterdir()] == ["step-000000001.npz"]
+    assert saver.paths()[0].read_bytes() == before
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    method = make()
+    method.trainable_variables[0].assign(method.trainable_variables[0] * np.nan)
+    with pytest.raises(callbacks.TrainingStopped, match="weights are not finite after step 0"):
+        callbacks.RunCheckpoint(tmp_path).save(method)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_saves_and_ends(tmp_path):
+    method = make()
+    saver = callbacks.RunCheckpoint(tmp_path)
+    stop = callbacks.StopOnSignal(saver)
+
+    class Send(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with stop.listening(), pytest.raises(callbacks.StoppedBySignal) as ended:
+        method.fit(steps(9), verbose=0, callbacks=[Send(), saver, stop])
+    assert ended.value.number == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert [p.stem for p in saver.paths()] == ["step-000000003"]
 
 
 def test_nothing_to_restore(tmp_path):
@@ -172,6 +251,7 @@ def test_slim_refresh_selects_at_its_steps():
     "make_it, name",
     [
         (lambda: callbacks.RunCheckpoint("x", keep=0), "keep"),
+        (lambda: callbacks.RunCheckpoint("x", every_steps=-1), "every_steps"),
         (lambda: callbacks.CollapseGuard(1.0), "min_std"),
         (lambda: callbacks.CollapseGuard(check_steps=0), "check_steps"),
         (lambda: callbacks.KNNMonitor(None, None, every=0), "every"),

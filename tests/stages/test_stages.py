@@ -159,3 +159,13 @@ def test_cached_pixels_change_neither_the_bank_nor_the_queries(photos, tmp_path)
     assert inputs.augmented_images(config).decoded
     assert not inputs.training_images(config).decoded
     assert not any(source.decoded for source in inputs.labelled_images(config))
+
+
+def test_an_encoder_file_with_code_is_refused(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(inputs)
+    model = keras.Model(inputs, keras.layers.Lambda(lambda x: x * 2)(pooled))
+    run_dir = stages.RunDir(tmp_path)
+    model.save(run_dir.encoder)
+    with pytest.raises(ConfigError, match="encoder.keras that cannot be loaded .*ambda"):
+        run_dir.load_encoder()
