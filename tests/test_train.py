@@ -6,9 +6,7 @@ import pathlib
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import train
 from keras_sacl.config import RunConfig
@@ -101,21 +99,3 @@ def test_a_whole_run(tmp_path):
     # Nor is a later stage with them: the untrained encoder would be of another kind.
     refused = run(f"--run_dir={run_dir}", "--stages=evaluate", expect=2)
     assert "start from --flagfile=" in refused.stderr
-
-
-def test_a_corrupt_image_is_skipped_and_counted(tmp_path):
-    photos = tmp_path / "photos"
-    rng = np.random.default_rng(0)
-    for label in ("cat", "dog"):
-        (photos / label).mkdir(parents=True)
-        for i in range(30):
-            pixels = rng.integers(0, 255, (12, 12, 3), dtype="uint8")
-            Image.fromarray(pixels).save(photos / label / f"{i}.png")
-    (photos / "cat" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut short")
-    done = run(
-        *SMALL, f"--dataset={photos}", "--augmentation=cifar10", "--batch_size=8", "--epochs=1",
-        "--stages=pretrain", "--cache_images", f"--run_dir={tmp_path / 'run'}",
-    )  # fmt: skip
-    assert "skipped 1 files" in done.stdout and "broken.jpg" in done.stdout
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert len(results["pretrain"]["skipped_images"]) == 1
