@@ -207,12 +207,7 @@ class RunConfig:
         _member("strategy", self.strategy, STRATEGIES)
         if self.replicas is not None:
             _between("replicas", self.replicas, 1, math.inf)
-            if self.batch_size % self.replicas:
-                raise ConfigError(
-                    "batch_size",
-                    self.batch_size,
-                    f"must be a multiple of the {self.replicas} replicas",
-                )
+            self.check_replicas(self.replicas)
         _member("on_divergence", self.on_divergence, ("stop", "rollback"))
         _member("verbose", self.verbose, ("auto", "bar", "line", "quiet"))
         _members("export_formats", self.export_formats, FORMATS)
@@ -254,6 +249,23 @@ class RunConfig:
         _between("learning_rate", config.learning_rate, 0, math.inf, open_low=True)
         _between("loss_scale", config.loss_scale, 0, math.inf, open_low=True)
         return config
+
+    def check_replicas(self, count):
+        """Raises ConfigError if these settings cannot be trained on so many replicas."""
+        if count == 1:
+            return
+        if self.batch_size % count or self.batch_size < 2 * count:
+            raise ConfigError(
+                "batch_size", self.batch_size,
+                f"must be a multiple of the {count} replicas, and at least 2 for each",
+            )  # fmt: skip
+        if self.mixed_precision == "float16":
+            # Keras' loss scaling looks for infinities on one replica alone.
+            raise ConfigError(
+                "mixed_precision", "float16", f"needs one replica, not {count}; take bfloat16"
+            )
+        if self.jit_compile == "true":
+            raise ConfigError("jit_compile", "true", f"needs one replica, not {count}")
 
     def differences(self, other):
         """Names of the settings that differ and that a resumed run may not change."""

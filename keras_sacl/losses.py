@@ -1,7 +1,8 @@
 """Losses on batches of embeddings: pure functions of (N, D) tensors, in float32 or more.
 
 N is the global batch, D the width of the projector's output. Every function takes embeddings as
-the projector gives them and standardises them itself; none of them holds state.
+the projector gives them and standardises them itself; none of them holds state. Results are
+float32, or float64 where the embeddings are.
 """
 
 import tensorflow as tf
@@ -17,7 +18,7 @@ def standardise(z, epsilon=_VARIANCE_EPSILON):
         epsilon: Added to the variance, so that a dead dimension becomes 0 and not NaN.
 
     Returns:
-        (N, D) float32.
+        (N, D).
     """
     return _standardised(_precise(z), epsilon)[0]
 
@@ -47,13 +48,19 @@ def correlation_terms(a, b, gram="auto"):
         gram: True for the Gram matrices, False for the D x D matrix, "auto" for the smaller.
 
     Returns:
-        (on_diagonal, off_diagonal): the float32 scalars sum_i (1 - C_ii)^2 and
+        (on_diagonal, off_diagonal): the scalars sum_i (1 - C_ii)^2 and
         sum_{i != j} C_ij^2.
     """
     a, b = _precise(a), _precise(b)
-    if gram == "auto":
-        gram = a.shape[0] is not None and a.shape[0] < a.shape[1]
-    return _correlation_terms(a, b, gram)
+    if gram != "auto":
+        return _correlation_terms(a, b, gram)
+    if a.shape[0] is not None:
+        return _correlation_terms(a, b, a.shape[0] < a.shape[1])
+    return tf.cond(
+        tf.shape(a)[0] < tf.shape(a)[1],
+        lambda: _correlation_terms(a, b, True),
+        lambda: _correlation_terms(a, b, False),
+    )
 
 
 def _correlation_terms(a, b, gram):
@@ -104,7 +111,7 @@ def barlow_twins(z_a, z_b, lambd=0.005):
         lambd: Weight of the off-diagonal terms.
 
     Returns:
-        A float32 scalar.
+        A scalar.
     """
     on_diagonal, off_diagonal = correlation_terms(z_a, z_b)
     return on_diagonal + lambd * off_diagonal
@@ -122,7 +129,7 @@ def cross_distillation(pair_a, pair_b, lambd=0.005):
         lambd: Weight of the off-diagonal terms.
 
     Returns:
-        A float32 scalar.
+        A scalar.
     """
     _, off_a = correlation_terms(*pair_a)
     _, off_b = correlation_terms(*pair_b)
@@ -139,7 +146,7 @@ def negative_log_distillation(pair_a, pair_b):
         pair_a, pair_b: Each a tuple (z, frozen z) of two (N, D) embeddings.
 
     Returns:
-        A float32 scalar, at least 0.
+        A scalar, at least 0.
     """
 
     def cross_entropy(z, frozen):
@@ -162,7 +169,7 @@ def embedding_std(z):
         z: (N, D) embeddings.
 
     Returns:
-        A float32 scalar in [0, 1].
+        A scalar in [0, 1].
     """
     z = _precise(z)
     # Dividing by the largest entry first keeps the squares of tiny embeddings from underflowing.

@@ -28,7 +28,12 @@ def global_batch(x):
     gives every replica its own rows' gradient.
     """
     context = _context()
-    return x if context is None else context.all_gather(x, axis=0)
+    if context is None:
+        return x
+    gathered = context.all_gather(x, axis=0)
+    own = x.shape[0]
+    gathered.set_shape([own and own * context.num_replicas_in_sync, *x.shape[1:]])
+    return gathered
 
 
 def mean_over_replicas(*tensors):

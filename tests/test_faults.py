@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -13,11 +14,15 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from keras_sacl import callbacks
 from keras_sacl.config import RunConfig
+from keras_sacl.data import load_source
+from keras_sacl.data.decoding import decode, pixel_count
 from keras_sacl.stages import RunDir, pretrain
+from keras_sacl.stages.faults import fault_line
 from tests import soak
 from tests.folders import write_digits
 
@@ -120,11 +125,52 @@ def test_broken_files_are_named_and_change_nothing(tmp_path):
     assert found["clean"]["evaluate"] == found["dirty"]["evaluate"]
 
 
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "WEBP", "JPEG", "lossless", "alpha"])
+def test_the_size_is_read_from_the_header(kind):
+    file = io.BytesIO()
+    image = Image.new("RGBA" if kind == "alpha" else "RGB", (300, 70), (9, 99, 199))
+    if kind in ("lossless", "alpha"):
+        image.save(file, "WEBP", lossless=kind == "lossless")
+    else:
+        image.save(file, kind)
+    assert pixel_count(file.getvalue()) == 300 * 70
+    assert pixel_count(file.getvalue()[:4]) == 0
+
+
+def test_foreign_files_are_named_but_are_not_part_of_the_split(tmp_path):
+    write_digits(tmp_path, 40)
+    before = load_source(f"folder:{tmp_path}/train", "test", image_size=16)
+    (tmp_path / "train" / "logo.svg").write_text("<svg/>")
+    (tmp_path / "train" / "class0" / "0.heic").write_bytes(b"x")
+    after = load_source(f"folder:{tmp_path}/train", "test", image_size=16)
+    assert after.images == before.images and after.class_names == ["class0", "class1"]
+    assert [reason.split()[0] for _, reason in after.skipped] == ["HEIC", "SVG"]
+
+
+@pytest.mark.parametrize(
+    "error, line",
+    [
+        (tf.errors.ResourceExhaustedError(None, None, "/r/x; No space left on device"), "/r/x; No"),
+        (tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"), "out of memory (OOM"),
+        (MemoryError(), "out of memory (allocation failed); a smaller --batch_size"),
+        (OSError(13, "Permission denied", "/r"), "/r: Permission denied"),
+        (
+            tf.errors.NotFoundError(None, None, "Graph execution error:\n\n/a.jpg; gone"),
+            "/a.jpg; g",
+        ),
+    ],
+)
+def test_faults_from_outside_get_a_line(error, line):
+    assert fault_line(error).startswith(line)
+
+
+def test_faults_of_the_program_keep_their_traceback():
+    assert fault_line(ValueError("x")) is None
+    assert fault_line(tf.errors.InvalidArgumentError(None, None, "shapes differ")) is None
+
+
 @pytest.mark.parametrize("kind", ["CMYK", "L", "P", "LA", "RGBA", "1", "I;16"])
 def test_unusual_images_are_converted(tmp_path, kind):
-    from keras_sacl.data import load_source
-    from keras_sacl.data.decoding import decode
-
     values = np.arange(256, dtype="uint16").reshape(16, 16)
     if kind == "I;16":
         image = Image.fromarray(values * 256)
@@ -148,6 +194,27 @@ def test_vanished_images_end_the_run_in_one_line(tmp_path):
     os.rename(tmp_path / "photos", tmp_path / "elsewhere")
     error = finish(process, 5)[1]
     assert "No such file or directory; --resume continues from the last checkpoint" in error
+
+
+def test_an_interrupted_run_passes_over_a_checkpoint_cut_short(tmp_path):
+    flags = "--dataset=digits", "--epochs=4", "--stages=pretrain", f"--run_dir={tmp_path / 'run'}"
+    process = start(*flags)
+    await_checkpoint(tmp_path / "run", 2 * 90)
+    process.send_signal(signal.SIGINT)
+    error = finish(process, 130)[1]
+    assert "stopped by SIGINT; --resume continues from the last checkpoint" in error
+    older, newest = sorted((tmp_path / "run" / "checkpoints").glob("*.npz"))
+    newest.write_bytes(newest.read_bytes()[:1000])
+    out = finish(start(*flags, "--resume"), 0)[0]
+    assert f"checkpoint {newest} cannot be read" in out
+    assert f"resuming after step {int(older.stem[5:])} of 360" in out
+
+
+def test_a_diverged_run_says_so(tmp_path):
+    flags = "--dataset=digits", "--epochs=4", "--stages=pretrain", f"--run_dir={tmp_path / 'run'}"
+    error = finish(start(*flags, "--optimizer=sgd", "--learning_rate=1e30"), 4)[1]
+    assert re.search(r"training stopped: the (loss is|weights are) .*; a lower learning", error)
+    assert not list(tmp_path.glob("run/checkpoints/*"))
 
 
 @pytest.fixture

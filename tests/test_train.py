@@ -1,4 +1,4 @@
-"""train.py from the outside: bad input, a whole run, a kill and its resumption."""
+"""train.py from the outside: a whole run, and what a second one over it may do."""
 
 import json
 import os

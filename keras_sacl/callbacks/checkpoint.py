@@ -32,13 +32,20 @@ class RunCheckpoint(keras.callbacks.Callback):
             alone.
         rate_factor: Kept in the checkpoint: what the learning rate has been multiplied by.
         write: False on all workers but the first.
+        guard: A `CollapseGuard` to ask before a state within an epoch is saved.
+
+    Attributes:
+        step: Batches of the run that the state has behind it. (Not the optimizer's iterations,
+            which leave out the steps that overflow in float16.)
 
     Raises (out of `fit`):
         CheckpointError: If the file system refuses.
         TrainingStopped: If a weight is not finite.
     """
 
-    def __init__(self, directory, keep=2, every_steps=0, rate_factor=1.0, write=True):
+    def __init__(
+        self, directory, keep=2, every_steps=0, rate_factor=1.0, write=True, guard=None
+    ):  # fmt: skip
         super().__init__()
         if keep < 1:
             raise ValueError(f"`keep` must be at least 1. Received: keep={keep}")
@@ -47,10 +54,12 @@ class RunCheckpoint(keras.callbacks.Callback):
                 f"`every_steps` must not be negative. Received: every_steps={every_steps}"
             )
         self.directory, self.keep, self.every_steps = Path(directory), keep, every_steps
-        self.rate_factor, self.write = rate_factor, write
-        self._metrics, self._saved = None, None
+        self.rate_factor, self.write, self.guard = rate_factor, write, guard
+        self.step = 0
+        self._batches, self._metrics, self._saved = 0, None, None
 
     def on_epoch_begin(self, epoch, logs=None):
+        self._batches = 0
         # Keras has just reset them: those of an epoch that is resumed in its middle go on.
         if self._metrics is not None:
             for variable, value in zip(self.model.metrics_variables, self._metrics, strict=True):
@@ -58,13 +67,21 @@ class RunCheckpoint(keras.callbacks.Callback):
             self._metrics = None
 
     def on_train_batch_end(self, batch, logs=None):
+        # Not every step need come by: with `steps_per_execution` several are one call.
+        before, self.step = self.step, self.step + batch + 1 - self._batches
+        self._batches = batch + 1
         # The state after an epoch's last step is saved at the epoch's end: after its line is
         # written, which a run that goes on from there would not write.
         if not self.every_steps or batch + 1 == self.params.get("steps"):
             return
-        # Not every step need come by: with `steps_per_execution` several are one call.
-        if _step(self.model) // self.every_steps > (self._saved or 0) // self.every_steps:
-            self.save(self.model)
+        if self.step // self.every_steps > before // self.every_steps:
+            self.save_within(batch, logs)
+
+    def save_within(self, batch, logs):
+        """Saves the state after a batch within an epoch, if the guard finds it sound."""
+        if self.guard is not None:
+            self.guard.check(batch, logs)
+        self.save(self.model)
 
     def on_epoch_end(self, epoch, logs=None):
         self.save(self.model, epoch_done=True)
@@ -80,7 +97,7 @@ class RunCheckpoint(keras.callbacks.Callback):
             CheckpointError: If the file system refuses.
             TrainingStopped: If a weight is not finite; such a state is not saved.
         """
-        step = _step(model)
+        step = self.step
         if self._saved == step:
             return
         # On all workers, though one writes: those of metrics are summed over the workers.
@@ -131,14 +148,19 @@ class RunCheckpoint(keras.callbacks.Callback):
             model: The model, built and compiled as the saved one was.
             warn: Called with one line for each newer checkpoint that cannot be read.
 
+        What an earlier writer left half done is removed, and what cannot be read is set aside.
+
         Returns:
-            The number of steps that the state has behind it; 0 if there is no checkpoint.
+            `step`; 0 if there is no checkpoint.
 
         Raises:
             ValueError: If a whole checkpoint does not fit the model.
         """
         with model.distribute_strategy.scope():
             model.optimizer.build(model.trainable_variables)
+        if self.write:
+            for left in self.directory.glob("step-*.tmp"):
+                left.unlink(missing_ok=True)
         for path in reversed(self.paths()):
             try:
                 with np.load(path, allow_pickle=False) as file:
@@ -146,11 +168,13 @@ class RunCheckpoint(keras.callbacks.Callback):
                     arrays = [file[f"{i:05d}"] for i in range(len(meta["names"]))]
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
                 warn(f"checkpoint {path} cannot be read ({error}); trying the one before it")
+                if self.write:  # under its name it would count as the newest
+                    path.rename(path.with_suffix(".broken"))
                 continue
             self._assign(model, meta, arrays, path)
             self.rate_factor = meta.get("rate_factor", 1.0)
-            self._saved = meta["step"]
-            return meta["step"]
+            self.step = self._saved = meta["step"]
+            return self.step
         return 0
 
     def _assign(self, model, meta, arrays, path):
@@ -172,10 +196,6 @@ class RunCheckpoint(keras.callbacks.Callback):
             variable.assign(array)
         going_on = metrics and not meta["epoch_done"]
         self._metrics = arrays[-metrics:] if going_on else None
-
-
-def _step(model):
-    return int(model.optimizer.iterations.numpy())
 
 
 def _state(model):

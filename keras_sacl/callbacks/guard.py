@@ -15,9 +15,10 @@ class CollapseGuard(keras.callbacks.Callback):
     Put it before the callback that saves, so that a bad state is never saved.
 
     Args:
-        min_std: The lowest `embedding_std` (see `keras_sacl.losses`) that an epoch may end with;
-            it is about 1 for embeddings that use all dimensions and 0 after collapse.
-        check_steps: The loss is looked at every so many steps and after each epoch. Reading it
+        min_std: The lowest `embedding_std` (see `keras_sacl.losses`) that the steps between two
+            looks may have on average; it is about 1 for embeddings that use all dimensions and 0
+            after collapse.
+        check_steps: The logs are looked at every so many steps and after each epoch. Reading them
             makes the accelerator wait for the host, so not every step. One bad step is enough:
             the logs are means over the epoch so far, and a NaN stays in a mean.
 
@@ -34,31 +35,51 @@ class CollapseGuard(keras.callbacks.Callback):
                 f"`check_steps` must be at least 1. Received: check_steps={check_steps}"
             )
         self.min_std, self.check_steps = min_std, check_steps
-        self._epoch, self._next_check = 0, check_steps
+        self._epoch, self._next_check, self._seen = 0, check_steps, (0, 0.0)
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch, self._next_check = epoch, self.check_steps
+        self._epoch, self._next_check, self._seen = epoch, self.check_steps, (0, 0.0)
 
     def on_train_batch_end(self, batch, logs=None):
         # Not every step need come by: with `steps_per_execution` several are one call.
         if batch + 1 >= self._next_check:
             self._next_check = batch + 1 + self.check_steps
-            self._require_finite(logs or {}, f"epoch {self._epoch + 1}, step {batch + 1}")
+            self.check(batch, logs)
 
     def on_epoch_end(self, epoch, logs=None):
-        logs = logs or {}
-        self._require_finite(logs, f"epoch {epoch + 1}")
-        std = logs.get("embedding_std")
-        if std is not None and std < self.min_std:
-            raise TrainingStopped(
-                f"the embeddings collapsed in epoch {epoch + 1}: embedding_std {std:.2g} is below "
-                f"{self.min_std:g}; a lower learning rate or a longer warm-up usually helps"
-            )
+        self._require(logs or {}, f"epoch {epoch + 1}")
 
-    def _require_finite(self, logs, where):
+    def check(self, batch, logs):
+        """Looks at the logs after a batch.
+
+        Raises:
+            TrainingStopped: As `fit`.
+        """
+        logs, where = logs or {}, f"epoch {self._epoch + 1}, step {batch + 1}"
+        self._require(logs, where)
+        if "embedding_std" not in logs:
+            return
+        # The logs are means since the epoch began: of the steps since the last look, the mean is
+        # in the difference of the sums.
+        (seen, total), now = self._seen, float(logs["embedding_std"]) * (batch + 1)
+        if batch + 1 > seen:
+            self._require_spread((now - total) / (batch + 1 - seen), where)
+            self._seen = batch + 1, now
+
+    def _require(self, logs, where):
         loss = logs.get("loss")
         if loss is not None and not math.isfinite(loss):
             raise TrainingStopped(
                 f"the loss is {loss} in {where}; a lower learning rate, a longer warm-up or a "
                 "smaller loss scale usually helps"
+            )
+        std = logs.get("embedding_std")
+        if std is not None:
+            self._require_spread(float(std), where)
+
+    def _require_spread(self, std, where):
+        if std < self.min_std:
+            raise TrainingStopped(
+                f"the embeddings collapsed in {where}: embedding_std {std:.2g} is below "
+                f"{self.min_std:g}; a lower learning rate or a longer warm-up usually helps"
             )

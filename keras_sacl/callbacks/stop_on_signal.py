@@ -47,9 +47,15 @@ class StopOnSignal(keras.callbacks.Callback):
             before = {}
         try:
             yield
+        except StoppedBySignal:
+            self.received = None
+            raise
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            # One that came in the last step, or in one that failed.
+            if self.received is not None:
+                raise StoppedBySignal(self.received)
 
     def on_train_batch_end(self, batch, logs=None):
         if self.received is not None and batch + 1 != self.params.get("steps"):
@@ -57,7 +63,7 @@ class StopOnSignal(keras.callbacks.Callback):
             with self.model.distribute_strategy.scope():
                 alone = worker_count() == 1
             if alone:
-                self.checkpoint.save(self.model)
+                self.checkpoint.save_within(batch, logs)
             raise StoppedBySignal(self.received)
 
     def on_epoch_end(self, epoch, logs=None):

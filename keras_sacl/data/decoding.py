@@ -21,17 +21,32 @@ def decode(encoded):
 
 
 def pixel_count(encoded):
-    """The number of pixels that a JPEG or PNG claims to have, read from its header.
+    """The number of pixels that an image claims to have, read from its header.
 
     Args:
         encoded: bytes, the content of a file.
 
     Returns:
-        An int; 0 for other formats, whose files are about as large as their images, and for
-        headers that cannot be read.
+        An int; 0 if it cannot be told.
     """
+
+    def number(first, last, order="little"):
+        return int.from_bytes(encoded[first:last], order)
+
     if encoded.startswith(b"\x89PNG\r\n\x1a\n"):
-        return int.from_bytes(encoded[16:20], "big") * int.from_bytes(encoded[20:24], "big")
+        return number(16, 20, "big") * number(20, 24, "big")
+    if encoded.startswith(b"GIF8"):
+        return number(6, 8) * number(8, 10)
+    if encoded.startswith(b"BM"):
+        return number(18, 22) * abs(int.from_bytes(encoded[22:26], "little", signed=True))
+    if encoded.startswith(b"RIFF") and encoded[8:12] == b"WEBP":
+        kind = encoded[12:16]
+        if kind == b"VP8X":  # extended: 24 bits each, less one
+            return (number(24, 27) + 1) * (number(27, 30) + 1)
+        if kind == b"VP8L":  # lossless: 14 bits each, less one
+            bits = number(21, 25)
+            return ((bits & 0x3FFF) + 1) * ((bits >> 14 & 0x3FFF) + 1)
+        return (number(26, 28) & 0x3FFF) * (number(28, 30) & 0x3FFF)
     if encoded.startswith(b"\xff\xd8\xff"):
         try:
             height, width, _ = tf.io.extract_jpeg_shape(encoded).numpy()

@@ -8,9 +8,9 @@ import numpy as np
 from keras_sacl.data.source import ImageSource, evenly_spread, parse_split
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
-# Listed, so that they are counted among the skipped, but not read.
+# Counted among the skipped, but neither read nor part of the order and the classes.
 _FOREIGN = (".heic", ".heif", ".avif", ".tif", ".tiff", ".dng", ".svg")
-# Of more pixels than that a file is skipped unread: a picture of a gigabyte, or an attack.
+# A file of more pixels is not decoded: a picture of a gigabyte, or an attack.
 _MOST_PIXELS = 100_000_000
 # What TensorFlow says of a file that it cannot decode, and what that means.
 _REASONS = {
@@ -73,6 +73,10 @@ def load_folder(path, split, limit=None):
         checked = list(pool.map(_check, full))
     good = [i for i, (reason, _) in enumerate(checked) if reason is None]
     skipped = [(f, reason) for f, (reason, _) in zip(full, checked, strict=True) if reason]
+    for file in _list(root, _FOREIGN):
+        kind = os.path.splitext(file)[1][1:].upper()
+        reason = f"{kind} is not read; convert it to JPEG or PNG"
+        skipped.append((os.path.join(root, file), reason))
     if not good:
         first = f": {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
         raise ValueError(
@@ -137,7 +141,7 @@ def _hold_out(files, name):
     return [f for i, f in enumerate(files) if (i % HELD_OUT == last) == (name == "test")]
 
 
-def _list(root):
+def _list(root, extensions=EXTENSIONS):
     found, visited = [], set()
     for folder, subfolders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -149,7 +153,7 @@ def _list(root):
         found += [
             os.path.relpath(os.path.join(folder, name), root)
             for name in names
-            if name.lower().endswith(EXTENSIONS + _FOREIGN) and not name.startswith(".")
+            if name.lower().endswith(extensions) and not name.startswith(".")
         ]
     return sorted(found)
 
@@ -171,9 +175,6 @@ def _check(path):
 
     from keras_sacl.data.decoding import decode, is_grey, pixel_count
 
-    extension = os.path.splitext(path)[1].lower()
-    if extension in _FOREIGN:
-        return f"{extension[1:].upper()} is not read; convert it to JPEG or PNG", None
     try:
         with open(path, "rb") as file:
             encoded = file.read()

@@ -26,6 +26,8 @@ def fault_line(error):
     """
     if isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):
         text = _first_line(getattr(error, "message", "") or str(error) or "allocation failed")
+        if "No space left" in text or "quota" in text:  # TensorFlow calls disks a resource too
+            return text
         return f"out of memory ({text}); a smaller --batch_size, --image_size or --projector helps"
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""

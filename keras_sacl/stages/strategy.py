@@ -22,15 +22,7 @@ def make_strategy(config):
         ConfigError: If the devices are not there, or the batch cannot be shared out among them.
     """
     strategy = _BUILDERS[config.strategy](config)
-    replicas = strategy.num_replicas_in_sync
-    if config.batch_size % replicas:
-        raise ConfigError(
-            "batch_size", config.batch_size, f"must be a multiple of the {replicas} replicas"
-        )
-    if config.batch_size < 2 * replicas:
-        raise ConfigError(
-            "batch_size", config.batch_size, f"must be at least 2 for each of {replicas} replicas"
-        )
+    config.check_replicas(strategy.num_replicas_in_sync)
     return strategy
 
 
@@ -83,7 +75,13 @@ def _multi_worker(config):
             "replicas", config.replicas, "has no effect with --strategy=multi_worker; leave it out"
         )
     cluster()
-    return _across_workers()
+    try:
+        return _across_workers()
+    except (RuntimeError, tf.errors.OpError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            "strategy", "multi_worker", f"cannot start as TF_CONFIG says ({reason})"
+        ) from error
 
 
 @functools.cache

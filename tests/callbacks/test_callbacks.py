@@ -74,6 +74,23 @@ def test_checkpoints_are_bounded_and_broken_ones_passed_over(tmp_path):
     said = []
     assert callbacks.RunCheckpoint(tmp_path).restore(make(), warn=said.append) == 3
     assert len(said) == 1 and "step-000000004.npz cannot be read" in said[0]
+    # Set aside: as the newest by name it would have the ones that follow deleted.
+    assert [p.name for p in saver.paths()] == ["step-000000003.npz"]
+    assert newest.with_suffix(".broken").exists()
+
+
+def test_steps_that_overflow_count_as_batches_of_the_data(tmp_path):
+    """Keras' loss scaling does not count them as iterations; the data have gone on all the same."""
+    method = make()
+    optimizer = keras.optimizers.SGD(0.05)
+    method.compile(keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1e38))
+    saver = callbacks.RunCheckpoint(tmp_path, every_steps=2)
+    method.fit(steps(5), verbose=0, callbacks=[saver])
+    assert int(method.optimizer.iterations.numpy()) < 5
+    assert [p.stem for p in saver.paths()] == ["step-000000004", "step-000000005"]
+    again = make()
+    again.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.05)))
+    assert callbacks.RunCheckpoint(tmp_path).restore(again) == 5
 
 
 def test_a_checkpoint_of_the_first_format_is_taken(tmp_path):
@@ -145,11 +162,22 @@ def test_a_signal_saves_and_ends(tmp_path):
                 os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    with stop.listening(), pytest.raises(callbacks.StoppedBySignal) as ended:
+    with pytest.raises(callbacks.StoppedBySignal) as ended, stop.listening():
         method.fit(steps(9), verbose=0, callbacks=[Send(), saver, stop])
     assert ended.value.number == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before
     assert [p.stem for p in saver.paths()] == ["step-000000003"]
+
+
+def test_a_signal_is_not_lost_where_training_fails(tmp_path):
+    stop = callbacks.StopOnSignal(callbacks.RunCheckpoint(tmp_path))
+    with pytest.raises(callbacks.StoppedBySignal), stop.listening():
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise callbacks.TrainingStopped("the loss is nan")
+    # Nor one that comes after the last step.
+    stop = callbacks.StopOnSignal(callbacks.RunCheckpoint(tmp_path))
+    with pytest.raises(callbacks.StoppedBySignal), stop.listening():
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_nothing_to_restore(tmp_path):
@@ -195,6 +223,25 @@ def test_guard_stops_at_collapse():
     method.compile(keras.optimizers.SGD(0.01))
     with pytest.raises(callbacks.TrainingStopped, match="embeddings collapsed in epoch 1"):
         method.fit(steps(3), verbose=0, callbacks=[callbacks.CollapseGuard()])
+
+
+def test_guard_sees_a_collapse_within_an_epoch(tmp_path):
+    """The logs are means since the epoch began, which 20 sound steps hold up."""
+    step = tf.Variable(0)
+
+    class Collapsing(BarlowTwins):
+        def loss_terms(self, x_a, x_b):
+            terms = super().loss_terms(x_a, x_b)
+            sound = tf.cast(step.assign_add(1) <= 20, tf.float32)
+            return {**terms, "z": terms["z"] * sound + (1 - sound)}
+
+    method = Collapsing(network(1), build_projector(8, (8, 8)))
+    method.compile(keras.optimizers.SGD(0.01))
+    guard = callbacks.CollapseGuard()
+    saver = callbacks.RunCheckpoint(tmp_path, every_steps=10, guard=guard)
+    with pytest.raises(callbacks.TrainingStopped, match="collapsed in epoch 1, step 30"):
+        method.fit(steps(40), verbose=0, callbacks=[guard, saver])
+    assert [p.stem for p in saver.paths()] == ["step-000000010", "step-000000020"]
 
 
 def test_guard_lets_healthy_training_pass():
