@@ -15,8 +15,9 @@ FORMATS = ("keras", "tflite", "tflite_fp16", "tflite_int8", "onnx")
 # What may differ between a run and its resumption without changing what is learned.
 _FREE_ON_RESUME = frozenset(
     "stages run_dir resume overwrite data_dir download eval_dataset eval_train_split "
-    "eval_test_split export_formats export_preprocessing keep_checkpoints tensorboard "
-    "knn_every verbose data_service strategy replicas checkpoint_steps on_divergence".split()
+    "eval_test_split eval_protocols export_formats export_preprocessing keep_checkpoints "
+    "tensorboard knn_every verbose data_service strategy replicas checkpoint_steps "
+    "on_divergence".split()
 )
 
 # Tried on the quickstart's recipe; see `flags/quickstart.flags`.
@@ -102,6 +103,11 @@ class RunConfig:
     eval_dataset: str | None = _flag(None, "Labelled data set to evaluate on instead.")
     eval_train_split: str | None = _flag(None, "Its training split. Default: --train_split.")
     eval_test_split: str | None = _flag(None, "Its test split. Default: --test_split.")
+    eval_protocols: tuple = _flag(
+        ("knn", "linear"),
+        "What to measure: knn, best_nn, knn_1shot, knn_1pct, knn_10pct, linear, linear_sgd, "
+        "clusters, retrieval, representation; or all.",
+    )
     augmentation: str = _flag("imagenet1k", "Preset of the two views.")
     augment_on: str = _flag(
         "auto",
@@ -182,6 +188,7 @@ class RunConfig:
         """
         from keras_sacl.data import AUGMENT_ON, PRESETS
         from keras_sacl.encoders import ENCODERS
+        from keras_sacl.evaluation import PROTOCOLS
         from keras_sacl.heads import parse_projector
 
         _members("stages", self.stages, STAGES)
@@ -210,6 +217,7 @@ class RunConfig:
             self.check_replicas(self.replicas)
         _member("on_divergence", self.on_divergence, ("stop", "rollback"))
         _member("verbose", self.verbose, ("auto", "bar", "line", "quiet"))
+        _members("eval_protocols", self.eval_protocols, ("all", *PROTOCOLS))
         _members("export_formats", self.export_formats, FORMATS)
         try:
             parse_projector(self.projector)
@@ -238,6 +246,8 @@ class RunConfig:
                 "host_width", host_width, f"must be at least --width={self.width} (K x width)"
             )
         config = dataclasses.replace(self, host_width=host_width)
+        if "all" in self.eval_protocols:
+            config = dataclasses.replace(config, eval_protocols=tuple(PROTOCOLS))
         defaults = {
             "alpha": 0.5 if config.effective_method == "xd" else 0.9,
             "learning_rate": _LEARNING_RATES[self.optimizer],

@@ -1,7 +1,7 @@
 """Evaluation of the deployed encoder, beside the same encoder untrained."""
 
 from keras_sacl.data import plain_batches
-from keras_sacl.evaluation import evaluate_encoder
+from keras_sacl.evaluation import WITHOUT_LABELS, evaluate_encoder, is_score
 from keras_sacl.stages.build import build_method
 from keras_sacl.stages.inputs import labelled_images
 
@@ -9,7 +9,7 @@ _BATCH = 256
 
 
 def evaluate(config, run_dir, say=print):
-    """k-NN and linear probe on frozen features of encoder.keras, and of the untrained encoder.
+    """--eval_protocols on frozen features of encoder.keras, and of the untrained encoder.
 
     Args:
         config: A validated `RunConfig`.
@@ -17,12 +17,19 @@ def evaluate(config, run_dir, say=print):
         say: Called with lines for the user.
 
     Returns:
-        The result that went into results.json, or None where there are no labels.
+        The result that went into results.json, or None where there are no labels and every
+        protocol needs them.
     """
     train, test = labelled_images(config)
+    protocols = config.eval_protocols
     if train.labels is None or test.labels is None:
-        say("no labels: nothing to evaluate; name a labelled data set with --eval_dataset")
-        return None
+        protocols = tuple(name for name in protocols if name in WITHOUT_LABELS)
+        if not protocols:
+            say(
+                "no labels: nothing to evaluate; name a labelled data set with --eval_dataset, or "
+                f"add {', '.join(WITHOUT_LABELS)} to --eval_protocols"
+            )
+            return None
     batches = {"image_size": config.image_size, "batch_size": _BATCH}
     # The untrained encoder is the deployed one at step 0 of this very run: same seed, same slices.
     encoders = {
@@ -32,11 +39,13 @@ def evaluate(config, run_dir, say=print):
     result = {"dataset": config.eval_dataset or config.dataset}
     for suffix, encoder in encoders.items():
         found = evaluate_encoder(
-            encoder, plain_batches(train, **batches), plain_batches(test, **batches)
+            encoder,
+            plain_batches(train, **batches),
+            plain_batches(test, **batches),
+            protocols=protocols,
         )
         for name, value in found.items():
-            scored = name.endswith("top1") or name.startswith("feature_std")
-            if scored or not suffix:
-                result[name + suffix if scored else name] = value
+            if is_score(name) or not suffix:
+                result[name + suffix if is_score(name) else name] = value
     run_dir.record("evaluate", result)
     return result

@@ -2,18 +2,20 @@
 
 
 def summary(results):
-    """results.json as text: k-NN and linear accuracy, then one row for each exported file."""
+    """results.json as text: the scores, then one row for each exported file."""
     blocks = []
     evaluated = results.get("evaluate")
     if evaluated:
         rows = [("", "untrained", "trained")]
-        for name, key in (("k-NN top-1", "knn_top1"), ("linear top-1", "linear_top1")):
-            rows.append((name, f"{evaluated[key + '_untrained']:.4f}", f"{evaluated[key]:.4f}"))
+        for key, value in evaluated.items():
+            before = evaluated.get(f"{key}_untrained")
+            if before is not None and key != "feature_std":
+                rows.append((_title(key), f"{before:.4f}", f"{value:.4f}"))
         blocks.append(_table(rows))
+        protocols = [v for k, v in evaluated.items() if k.endswith("_protocol")]
         blocks.append(
             f"on {evaluated['dataset']}: {evaluated['num_train']} training and "
-            f"{evaluated['num_test']} test images; {evaluated['knn_protocol']}, "
-            f"{evaluated['linear_protocol']}"
+            f"{evaluated['num_test']} test images; {', '.join(protocols)}"
         )
     exported = results.get("export")
     if exported:
@@ -32,6 +34,11 @@ def summary(results):
             )
         blocks.append(_table(rows))
     return "\n\n".join(blocks)
+
+
+def _title(key):
+    titles = {"knn_top1": "k-NN top-1", "best_nn_top1": "best-NN top-1"}
+    return titles.get(key, key.replace("top1", "top-1").replace("_", " "))
 
 
 def _number(value, form, factor=1):

@@ -164,3 +164,15 @@ def test_fingerprint_sees_moving_statistics():
     assert fingerprint(encoder) == before
     encoder.get_layer("bn").moving_variance.assign([1.0001])
     assert fingerprint(encoder) != before
+
+
+def test_protocols_that_cannot_be_are_refused(digits):
+    x, y, *_ = digits
+    sets = batches(x[:64], y[:64]), batches(x[:64], y[:64])
+    with pytest.raises(ValueError, match="`protocols` must be among knn, .* Received: 'liner'"):
+        evaluate_encoder(small_encoder(), *sets, protocols=("knn", "liner"))
+    unlabelled = list(batches(x[:64], -np.ones(64, "int64")))
+    with pytest.raises(ValueError, match="`protocols` need labelled images. Received: linear"):
+        evaluate_encoder(
+            small_encoder(), unlabelled, unlabelled, protocols=("representation", "linear")
+        )

@@ -12,7 +12,8 @@ from sklearn.datasets import load_digits
 from keras_sacl import stages
 from keras_sacl.callbacks import read_metrics
 from keras_sacl.config import ConfigError, RunConfig
-from keras_sacl.stages import inputs
+from keras_sacl.evaluation import PROTOCOLS
+from keras_sacl.stages import evaluate, inputs
 from keras_sacl.stages.build import build_method, deployed_float32, steps_per_execution
 from keras_sacl.stages.summary import summary
 
@@ -59,6 +60,9 @@ def test_a_folder_without_labels_is_pretrained_and_exported(photos, tmp_path):
     assert any(line.startswith("no labels: nothing to evaluate") for line in said)
     results = json.loads(run_dir.results_file.read_text())
     assert results["pretrain"]["images"] < 80  # some are held out for export to look at
+    evaluate(dataclasses.replace(config, eval_protocols=("knn", "representation")), run_dir)
+    found = run_dir.results()["evaluate"]
+    assert "effective_rank_untrained" in found and "knn_top1" not in found
     row = results["export"]["encoder.tflite"]
     assert row["passed"] and "knn_top1" not in row and row["max_abs_diff"] <= 1e-4
     assert "encoder.tflite" in summary(results) and "k-NN top-1" not in summary(results)
@@ -71,14 +75,26 @@ def test_evaluation_may_name_labels_of_its_own(photos, tmp_path):
         eval_dataset="digits",
         eval_train_split="train[:300]",
         eval_test_split="test[:100]",
+        eval_protocols=("all",),
         stages=("pretrain", "evaluate"),
         run_dir=str(tmp_path / "run"),
     ).validated()
+    assert config.eval_protocols == tuple(PROTOCOLS)
     run_dir, _ = run(config)
     found = run_dir.results()["evaluate"]
     assert found["dataset"] == "digits"
     assert (found["num_train"], found["num_test"]) == (300, 100)
-    assert 0 <= found["knn_top1"] <= 1 and 0 <= found["linear_top1_untrained"] <= 1
+    table = summary({"evaluate": found})
+    for name in (
+        "knn_top1", "best_nn_top1", "knn_1shot_top1", "knn_1pct_top1", "knn_10pct_top1",
+        "linear_top1", "linear_sgd_top1", "clusters_top1", "recall_at_8",
+    ):  # fmt: skip
+        assert 0 < found[name] <= 1 and 0 < found[f"{name}_untrained"] <= 1
+        assert f"{found[name]:.4f}" in table
+    assert found["uniformity"] < 0 and found["effective_rank"] > 1
+    protocols = [name for name in found if name.endswith("_protocol")]
+    assert len(protocols) == len(PROTOCOLS)
+    assert all(found[name] in table and "-v" in found[name] for name in protocols)
 
 
 def test_augmenting_in_the_training_step_is_the_same_run(tmp_path):
