@@ -166,9 +166,9 @@ def import_tensorflow():
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, stop)
     import_tensorflow()
     define_flags()
     app.define_help_flags()
     logging.set_verbosity(logging.ERROR)  # TFDS' deprecation notes
+    signal.signal(signal.SIGTERM, stop)  # not before: nothing is worth a word until here
     sys.exit(main(sys.argv))
