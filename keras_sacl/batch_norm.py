@@ -122,19 +122,20 @@ def training_pass(model):
         ValueError: Under a strategy of several replicas, if a batch normalisation of `model`
             cannot be replaced: each replica would go by statistics of its own.
     """
-    test = _fits if replica_count() > 1 else _has_kernel
+    replicas = replica_count()
+    test = _fits if replicas > 1 else _has_kernel
     functional = hasattr(model, "operations")
 
     def helps(layer):
         norm = isinstance(layer, keras.layers.BatchNormalization)
         return norm and functional and test(layer, len(layer.input.shape))
 
-    if replica_count() > 1:
+    if replicas > 1:
         left = _left_alone(model, helps)
         if left is not None:
             raise ValueError(
                 "Every BatchNormalization must be `synchronized` or a layer of a functional model, "
-                f"over its last axis, to be trained on {replica_count()} replicas. "
+                f"over its last axis, to be trained on {replicas} replicas. "
                 f"Received: {left!r} in model {model.name!r}"
             )
     if not any(map(helps, model.layers)):

@@ -43,9 +43,7 @@ class RunCheckpoint(keras.callbacks.Callback):
         TrainingStopped: If a weight is not finite.
     """
 
-    def __init__(
-        self, directory, keep=2, every_steps=0, rate_factor=1.0, write=True, guard=None
-    ):  # fmt: skip
+    def __init__(self, directory, keep=2, every_steps=0, rate_factor=1.0, write=True, guard=None):
         super().__init__()
         if keep < 1:
             raise ValueError(f"`keep` must be at least 1. Received: keep={keep}")
@@ -103,10 +101,7 @@ class RunCheckpoint(keras.callbacks.Callback):
         # On all workers, though one writes: those of metrics are summed over the workers.
         arrays = {f"{i:05d}": np.asarray(v) for i, v in enumerate(_state(model))}
         if not all(np.isfinite(a).all() for a in arrays.values() if a.dtype.kind == "f"):
-            raise TrainingStopped(
-                f"the weights are not finite after step {step}; a lower learning rate, a longer "
-                "warm-up or a smaller loss scale usually helps"
-            )
+            raise TrainingStopped.not_finite(f"the weights are not finite after step {step}")
         if not self.write:
             self._saved = step
             return

@@ -8,6 +8,13 @@ import keras
 class TrainingStopped(RuntimeError):
     """Training cannot go on; what was saved before is whole. The text is one line."""
 
+    @classmethod
+    def not_finite(cls, what):
+        """For something that is not finite any more: `what` says it, and where."""
+        return cls(
+            f"{what}; a lower learning rate, a longer warm-up or a smaller loss scale usually helps"
+        )
+
 
 class CollapseGuard(keras.callbacks.Callback):
     """Stops when the loss is not finite or the embeddings have become one point.
@@ -69,10 +76,7 @@ class CollapseGuard(keras.callbacks.Callback):
     def _require(self, logs, where):
         loss = logs.get("loss")
         if loss is not None and not math.isfinite(loss):
-            raise TrainingStopped(
-                f"the loss is {loss} in {where}; a lower learning rate, a longer warm-up or a "
-                "smaller loss scale usually helps"
-            )
+            raise TrainingStopped.not_finite(f"the loss is {loss} in {where}")
         std = logs.get("embedding_std")
         if std is not None:
             self._require_spread(float(std), where)

@@ -74,7 +74,7 @@ def _multi_worker(config):
         raise ConfigError(
             "replicas", config.replicas, "has no effect with --strategy=multi_worker; leave it out"
         )
-    cluster()
+    worker_index()  # its refusal is clearer than TensorFlow's
     try:
         return _across_workers()
     except (RuntimeError, tf.errors.OpError) as error:
@@ -99,8 +99,8 @@ def _tpu(config):
     return tf.distribute.TPUStrategy(resolver)
 
 
-def cluster():
-    """(index of this worker, number of workers), as TF_CONFIG says.
+def worker_index():
+    """Which of the workers this process is, from 0, as TF_CONFIG says.
 
     Raises:
         ConfigError: If it says nothing of the kind.
@@ -120,12 +120,12 @@ def cluster():
             '["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}; it is '
             f"{text[:200] or 'not set'}",
         ) from error  # fmt: skip
-    return index, len(workers)
+    return index
 
 
 def is_first(config):
     """Whether this process writes the run directory, and runs the other stages."""
-    return config.strategy != "multi_worker" or cluster()[0] == 0
+    return config.strategy != "multi_worker" or worker_index() == 0
 
 
 _BUILDERS = {

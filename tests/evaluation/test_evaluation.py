@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 from scipy.special import softmax
-from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -19,13 +18,6 @@ from keras_sacl.evaluation import (
     linear_probe,
 )
 from keras_sacl.evaluation.knn import top_columns
-
-
-@pytest.fixture(scope="module")
-def digits():
-    x, y = load_digits(return_X_y=True)
-    x = x.astype("float32")
-    return x[:1200], y[:1200], x[1200:], y[1200:]
 
 
 @pytest.mark.parametrize("k", [1, 5, 20])

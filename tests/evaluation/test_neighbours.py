@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from sklearn.cluster import KMeans
-from sklearn.datasets import load_digits
 from sklearn.metrics import confusion_matrix
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import KNeighborsClassifier
@@ -16,13 +15,6 @@ from keras_sacl.evaluation import (
     knn_accuracy,
     retrieval_recall,
 )
-
-
-@pytest.fixture(scope="module")
-def digits():
-    x, y = load_digits(return_X_y=True)
-    x = x.astype("float32")
-    return x[:1200], y[:1200], x[1200:], y[1200:]
 
 
 def test_best_nn_is_the_best_of_all_odd_k(digits):
