@@ -9,11 +9,15 @@ from keras_sacl.replicas import mean_over_replicas, replica_count
 class TrainingBatchNorm(keras.layers.Layer):
     """Runs a `keras.layers.BatchNormalization`, faster or over the global batch while training.
 
-    On one replica by TensorFlow's fused kernel, for maps in float32 or less: Keras 3 composes
-    batch normalisation of elementwise operations, forward and backward, each a walk over the
-    whole map; on two CPU cores, a pass through MobileNet-V1 0.5 and back took 1.7 times as long.
+    On one replica by TensorFlow's fused kernel, in float32 or less: Keras 3 composes batch
+    normalisation of elementwise operations, forward and backward, each a walk over the whole
+    map; on two CPU cores, a pass through MobileNet-V1 0.5 and back took 1.7 times as long.
     On several replicas with the statistics of the global batch. The variables, the results and
     the moving statistics are those of the layer.
+
+    Either way nothing else reads the gradients of scale and offset but their sum over the passes
+    of a step. TensorFlow adds three and more tensors in an order that depends on which buffers
+    other operations still hold, so that one that is shared makes the last bit a matter of timing.
 
     Args:
         norm: A built `keras.layers.BatchNormalization` over the last axis.
@@ -28,20 +32,19 @@ class TrainingBatchNorm(keras.layers.Layer):
         norm = self.norm
         if not training or not norm.trainable or mask is not None:
             return norm(x, training=training, mask=mask)
-        if replica_count() > 1:
+        if replica_count() > 1 or not _has_kernel(norm, x.shape.rank):
             y, mean, variance = self._synchronised(x)
-        elif _has_kernel(norm, x.shape.rank):
-            y, mean, variance = self._fused(x)
         else:
-            return norm(x, training=True)
+            y, mean, variance = self._fused(x)
         for moving, batch in ((norm.moving_mean, mean), (norm.moving_variance, variance)):
             moving.assign(moving * norm.momentum + batch * (1.0 - norm.momentum))
         return y
 
     def _fused(self, x):
         scale, offset = self._affine(x, tf.float32)
+        maps = x if x.shape.rank == 4 else x[:, None, None, :]
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=x,
+            x=maps,
             scale=scale,
             offset=offset,
             mean=tf.zeros([0]),
@@ -51,7 +54,7 @@ class TrainingBatchNorm(keras.layers.Layer):
         )
         # The kernel gives the unbiased variance; Keras keeps the biased one.
         count = tf.cast(tf.size(x) // tf.shape(x)[-1], tf.float32)
-        return y, mean, variance * (count - 1) / count
+        return (y if maps is x else tf.squeeze(y, [1, 2])), mean, variance * (count - 1) / count
 
     def _synchronised(self, x):
         dtype = tf.float64 if x.dtype == tf.float64 else tf.float32
@@ -97,11 +100,12 @@ def synchronised_batch_norm(x, scale, offset, epsilon):
         normal = (x - mean) * inverse
 
         def gradient(dy, *_):
-            d_offset, d_scale = tf.reduce_sum(dy, axes), tf.reduce_sum(dy * normal, axes)
-            count = tf.cast(tf.size(x) // tf.shape(x)[-1], x.dtype)
-            mean_dy, mean_dy_normal = mean_over_replicas(d_offset / count, d_scale / count)
+            means = tf.reduce_mean(dy, axes), tf.reduce_mean(dy * normal, axes)
+            mean_dy, mean_dy_normal = mean_over_replicas(*means)
             dx = scale * inverse * (dy - mean_dy - normal * mean_dy_normal)
-            return dx, d_scale, d_offset
+            # Products, and so buffers of their own: see `TrainingBatchNorm`.
+            count = tf.cast(tf.size(x) // tf.shape(x)[-1], x.dtype)
+            return dx, means[1] * count, means[0] * count
 
         return (normal * scale + offset, mean, variance), gradient
 
@@ -123,12 +127,11 @@ def training_pass(model):
             cannot be replaced: each replica would go by statistics of its own.
     """
     replicas = replica_count()
-    test = _fits if replicas > 1 else _has_kernel
     functional = hasattr(model, "operations")
 
     def helps(layer):
         norm = isinstance(layer, keras.layers.BatchNormalization)
-        return norm and functional and test(layer, len(layer.input.shape))
+        return norm and functional and _fits(layer, len(layer.input.shape))
 
     if replicas > 1:
         left = _left_alone(model, helps)
@@ -170,4 +173,4 @@ def _fits(layer, rank):
 
 
 def _has_kernel(layer, rank):
-    return rank == 4 and _fits(layer, rank) and layer.compute_dtype != "float64"
+    return rank in (2, 4) and layer.compute_dtype != "float64"
