@@ -68,7 +68,8 @@ def run(config):
     first = stages.is_first(config)
     if first:
         run_dir.check(config)
-    if first and (config.resume or "pretrain" not in config.stages) and run_dir.flags.exists():
+    same_run = config.eval_encoder is None and (config.resume or "pretrain" not in config.stages)
+    if first and same_run and run_dir.flags.exists():
         check_same_run(config, run_dir.flags)
     try:
         stages.check_inputs(config)

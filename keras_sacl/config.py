@@ -4,7 +4,8 @@ import dataclasses
 import difflib
 import math
 
-STAGES = ("pretrain", "evaluate", "export")
+STAGES = ("pretrain", "evaluate", "finetune", "export")
+_DEFAULT_STAGES = ("pretrain", "evaluate", "export")
 METHOD_NAMES = ("barlow_twins", "xd", "sacl", "sacl_xd")
 OPTIMIZER_NAMES = ("lars", "sgd", "adamw", "lamb")
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
@@ -15,9 +16,11 @@ FORMATS = ("keras", "tflite", "tflite_fp16", "tflite_int8", "onnx")
 # What may differ between a run and its resumption without changing what is learned.
 _FREE_ON_RESUME = frozenset(
     "stages run_dir resume overwrite data_dir download eval_dataset eval_train_split "
-    "eval_test_split eval_protocols export_formats export_preprocessing keep_checkpoints "
-    "tensorboard knn_every verbose data_service strategy replicas checkpoint_steps "
-    "on_divergence".split()
+    "eval_test_split eval_protocols eval_encoder export_formats export_preprocessing "
+    "keep_checkpoints tensorboard knn_every verbose data_service strategy replicas "
+    "checkpoint_steps on_divergence finetune_labels finetune_steps finetune_batch_size "
+    "finetune_learning_rate finetune_weight_decay finetune_baseline finetune_teacher "
+    "kd_temperature kd_weight".split()
 )
 
 # Tried on the quickstart's recipe; see `flags/quickstart.flags`.
@@ -52,7 +55,9 @@ class RunConfig:
     """The settings of a run; `train.py` makes one flag of each field."""
 
     # Run
-    stages: tuple = _flag(STAGES, "Stages to run, in order: pretrain, evaluate, export.")
+    stages: tuple = _flag(
+        _DEFAULT_STAGES, "Stages to run, in order: pretrain, evaluate, finetune, export."
+    )
     run_dir: str = _flag("runs/default", "Directory that the run writes everything to.")
     resume: bool = _flag(False, "Continue the run in --run_dir from its newest checkpoint.")
     overwrite: bool = _flag(False, "Delete an earlier run in --run_dir first.")
@@ -106,7 +111,14 @@ class RunConfig:
     eval_protocols: tuple = _flag(
         ("knn", "linear"),
         "What to measure: knn, best_nn, knn_1shot, knn_1pct, knn_10pct, linear, linear_sgd, "
-        "clusters, retrieval, representation; or all.",
+        "linear_disco, linear_ssl_small, linear_compress, clusters, retrieval, representation, "
+        "two_views; or all, for all that the data allow.",
+    )
+    eval_encoder: str | None = _flag(
+        None,
+        "File of an encoder to evaluate in place of the run's: .keras, .tflite or .onnx. It takes "
+        "images normalised by the mean and std of ImageNet, or uint8 pixels. With "
+        "--stages=evaluate.",
     )
     augmentation: str = _flag("imagenet1k", "Preset of the two views.")
     augment_on: str = _flag(
@@ -161,6 +173,33 @@ class RunConfig:
     )
     keep_checkpoints: int = _flag(2, "Number of checkpoints to keep.")
     tensorboard: bool = _flag(True, "Write TensorBoard event files.")
+
+    # Fine-tuning
+    finetune_labels: float = _flag(
+        1.0,
+        "Share of the labels of each class to fine-tune with, in (0, 1]: 0.01 and 0.1 are the "
+        "semi-supervised protocols. At least one image of each class.",
+    )
+    finetune_steps: int = _flag(10000, "Steps of fine-tuning.")
+    finetune_batch_size: int = _flag(64, "Images per step of fine-tuning.")
+    finetune_learning_rate: float = _flag(
+        0.1, "Peak learning rate of fine-tuning by SGD; a cosine to 0, without warm-up."
+    )
+    finetune_weight_decay: float = _flag(
+        0.0, "Weight decay of fine-tuning; not for biases and norm parameters."
+    )
+    finetune_baseline: bool = _flag(
+        True, "Train the untrained encoder by the same settings too, to compare with."
+    )
+    finetune_teacher: str | None = _flag(
+        None,
+        "A classifier to distil from while fine-tuning: a .keras file that takes images as the "
+        "encoder does and gives logits.",
+    )
+    kd_temperature: float = _flag(4.0, "Temperature at which --finetune_teacher is imitated.")
+    kd_weight: float = _flag(
+        0.9, "Weight of the imitation of --finetune_teacher; the rest goes to the labels. In [0, 1]."
+    )
 
     # Export
     export_formats: tuple = _flag(FORMATS, "Files to write: " + ", ".join(FORMATS) + ".")
@@ -218,6 +257,8 @@ class RunConfig:
         _member("on_divergence", self.on_divergence, ("stop", "rollback"))
         _member("verbose", self.verbose, ("auto", "bar", "line", "quiet"))
         _members("eval_protocols", self.eval_protocols, ("all", *PROTOCOLS))
+        if self.eval_encoder is not None and self.stages != ("evaluate",):
+            raise ConfigError("eval_encoder", self.eval_encoder, "needs --stages=evaluate")
         _members("export_formats", self.export_formats, FORMATS)
         try:
             parse_projector(self.projector)
@@ -238,6 +279,13 @@ class RunConfig:
         _between("keep_checkpoints", self.keep_checkpoints, 1, math.inf)
         _between("checkpoint_steps", self.checkpoint_steps, 0, math.inf)
         _between("slim_refresh_steps", self.slim_refresh_steps, 1, math.inf)
+        _between("finetune_labels", self.finetune_labels, 0, 1, open_low=True)
+        _between("finetune_steps", self.finetune_steps, 1, math.inf)
+        _between("finetune_batch_size", self.finetune_batch_size, 2, math.inf)
+        _between("finetune_learning_rate", self.finetune_learning_rate, 0, math.inf, open_low=True)
+        _between("finetune_weight_decay", self.finetune_weight_decay, 0, math.inf)
+        _between("kd_temperature", self.kd_temperature, 0, math.inf, open_low=True)
+        _between("kd_weight", self.kd_weight, 0, 1)
         host_width = self.host_width
         if host_width is None:
             host_width = 1.5 * self.width if self.method.startswith("sacl") else self.width
@@ -246,8 +294,6 @@ class RunConfig:
                 "host_width", host_width, f"must be at least --width={self.width} (K x width)"
             )
         config = dataclasses.replace(self, host_width=host_width)
-        if "all" in self.eval_protocols:
-            config = dataclasses.replace(config, eval_protocols=tuple(PROTOCOLS))
         defaults = {
             "alpha": 0.5 if config.effective_method == "xd" else 0.9,
             "learning_rate": _LEARNING_RATES[self.optimizer],

@@ -42,7 +42,8 @@ def folder(tmp_path_factory):
     same = "\n".join(config().flag_lines())
     for name in ("cut", "garbled"):
         (tmp / name / "flags.txt").write_text(same)
-        (tmp / name / "encoder.keras").write_bytes(b"PK\x03\x04 cut short")
+        for ending in ("keras", "tflite", "onnx"):
+            (tmp / name / f"encoder.{ending}").write_bytes(b"PK\x03\x04 cut short")
     (tmp / "garbled" / "results.json").write_text('{"pretrain": ')
     return tmp
 

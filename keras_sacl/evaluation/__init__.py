@@ -1,9 +1,15 @@
 """Evaluation of frozen encoders: each figure under the name of its protocol."""
 
+import keras
 import numpy as np
 
 from keras_sacl.evaluation.clusters import CLUSTER_PROTOCOL, cluster_alignment
-from keras_sacl.evaluation.features import extract_features, fingerprint, l2_normalise
+from keras_sacl.evaluation.features import (
+    extract_features,
+    fingerprint,
+    inference,
+    l2_normalise,
+)
 from keras_sacl.evaluation.knn import (
     BEST_NN_PROTOCOL,
     KNN_PROTOCOL,
@@ -17,16 +23,18 @@ from keras_sacl.evaluation.linear_sgd import LINEAR_SGD_PROTOCOL, SGDSettings, l
 from keras_sacl.evaluation.protocols import (
     DEFAULT_PROTOCOLS,
     PROTOCOLS,
-    WITHOUT_LABELS,
     Features,
+    fitting,
     is_score,
+    label_kind,
 )
 
 __all__ = [
     "DEFAULT_PROTOCOLS",
     "PROTOCOLS",
-    "WITHOUT_LABELS",
+    "fitting",
     "is_score",
+    "label_kind",
     "BEST_NN_PROTOCOL",
     "CLUSTER_PROTOCOL",
     "KNN_PROTOCOL",
@@ -47,13 +55,18 @@ __all__ = [
 ]
 
 
-def evaluate_encoder(encoder, train_batches, test_batches, *, protocols=DEFAULT_PROTOCOLS, seed=0):
+def evaluate_encoder(
+    encoder, train_batches, test_batches, *, protocols=DEFAULT_PROTOCOLS, views=None, seed=0
+):
     """Scores of a frozen encoder; the test images are used once by each protocol.
 
     Args:
-        encoder: A `keras.Model`, images to (B, F) features.
-        train_batches, test_batches: Iterables of (images, labels).
+        encoder: A `keras.Model`, images to (B, F) features; or any callable of that kind, such as
+            a TFLite file behind `keras_sacl.export.open_encoder`.
+        train_batches, test_batches: Iterables of (images, labels), that begin anew each time.
         protocols: Names in `PROTOCOLS`.
+        views: Two views of images, for the protocols that compare them: a dict from "train" or
+            "test" to an iterable of (images, images). None if there are none.
         seed: Seed of all that is drawn: the split on which probes choose, few labels, k-means.
 
     Returns:
@@ -62,7 +75,7 @@ def evaluate_encoder(encoder, train_batches, test_batches, *, protocols=DEFAULT_
         images).
 
     Raises:
-        ValueError: On an unknown protocol, or one that needs labels where there are none.
+        ValueError: On an unknown protocol, or one that needs what is not there.
         RuntimeError: If a weight or moving statistic of the encoder changed on the way.
     """
     for name in protocols:
@@ -70,20 +83,31 @@ def evaluate_encoder(encoder, train_batches, test_batches, *, protocols=DEFAULT_
             raise ValueError(
                 f"`protocols` must be among {', '.join(PROTOCOLS)}. Received: {name!r}"
             )
-    before = fingerprint(encoder)
-    train, train_labels = extract_features(encoder, train_batches)
-    test, test_labels = extract_features(encoder, test_batches)
-    if fingerprint(encoder) != before:
-        raise RuntimeError("the encoder changed while it was evaluated; it must be frozen")
-    if min(train_labels.min(), test_labels.min()) < 0:  # how images without a label are marked
+    model = encoder if isinstance(encoder, keras.Model) else None
+    before = fingerprint(model) if model else None
+    encode = inference(model) if model else encoder
+    train, train_labels = extract_features(encode, train_batches)
+    test, test_labels = extract_features(encode, test_batches)
+    kinds = {label_kind(train_labels), label_kind(test_labels)}
+    labels = kinds.pop() if len(kinds) == 1 else "none"
+    if labels == "none":
         train_labels = test_labels = None
-        lacking = [name for name in protocols if name not in WITHOUT_LABELS]
-        if lacking:
-            raise ValueError(f"`protocols` need labelled images. Received: {', '.join(lacking)}")
-    features = Features(train, train_labels, test, test_labels, seed)
+    fit = fitting(labels, views=views is not None, encoder=model is not None)
+    for name in protocols:
+        if name not in fit:
+            raise ValueError(_lacking(name, labels))
+    looked_at = any(PROTOCOLS[name].needs == "views" for name in protocols)
+    pairs = views if looked_at else {}
+    features = Features(
+        train, train_labels, test, test_labels, seed,
+        views={split: _both(encode, batches) for split, batches in pairs.items()},
+        encoder=model, batches=(train_batches, test_batches),
+    )  # fmt: skip
     found = {}
     for name in protocols:
-        found |= PROTOCOLS[name](features)
+        found |= PROTOCOLS[name].measure(features)
+    if model and fingerprint(model) != before:
+        raise RuntimeError("the encoder changed while it was evaluated; it must be frozen")
     return {
         **found,
         "num_train": len(train),
@@ -91,3 +115,19 @@ def evaluate_encoder(encoder, train_batches, test_batches, *, protocols=DEFAULT_
         "feature_dim": train.shape[1],
         "feature_std": float(np.mean(np.std(test, axis=0, dtype="float64"))),
     }
+
+
+def _both(encode, pairs):
+    """(features, features) of both views, (V, F) each."""
+    found = [[np.asarray(encode(view), "float32") for view in pair] for pair in pairs]
+    return tuple(np.concatenate(part) for part in zip(*found, strict=True))
+
+
+def _lacking(name, labels):
+    """Why a protocol does not fit, in one line."""
+    protocol = PROTOCOLS[name]
+    if protocol.labels not in (labels, "none"):
+        wanted = {"one": "images labelled with one class each", "many": "multi-hot labels"}
+        return f"`protocols` with {name} need {wanted[protocol.labels]}. Received: {labels}"
+    wanted = {"views": "two views of images (`views`)", "encoder": "a keras.Model"}
+    return f"`protocols` with {name} need {wanted[protocol.needs]}. Received: none"

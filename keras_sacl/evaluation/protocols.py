@@ -1,6 +1,7 @@
 """What can be measured on frozen features, by name; each figure beside the name of its protocol."""
 
 import dataclasses
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -15,20 +16,28 @@ from keras_sacl.evaluation.knn import (
     retrieval_recall,
 )
 from keras_sacl.evaluation.linear import LINEAR_PROTOCOL, linear_probe
+from keras_sacl.evaluation.linear_papers import COMPRESS, SSL_SMALL, disco_probe, paper_probe
 from keras_sacl.evaluation.linear_sgd import LINEAR_SGD_PROTOCOL, linear_sgd_probe
 
 RETRIEVAL_PROTOCOL = "recall-cosine-leave-one-out-v1"
 REPRESENTATION_PROTOCOL = "representation-test-images-v1"
+TWO_VIEWS_PROTOCOL = "two-views-v1"
 _DRAWS = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """Features of a frozen encoder: (N, F) and (M, F) with labels (N,) and (M,).
+    """What a protocol may look at: features of a frozen encoder, (N, F) and (M, F).
 
     Attributes:
-        train, train_labels, test, test_labels: The arrays; labels are None where there are none.
+        train, test: The features.
+        train_labels, test_labels: Integers (N,) and (M,); multi-hot (N, C) and (M, C), where an
+            image has several classes; or None.
         seed: Of everything that is drawn.
+        views: From "train" or "test" to features (a, b) of two views of some of these images,
+            (V, F) each; empty where there are none.
+        encoder: The `keras.Model`, or None where only its features are at hand.
+        batches: The batches of images and labels that the features are of, (train, test).
     """
 
     train: np.ndarray
@@ -36,6 +45,9 @@ class Features:
     test: np.ndarray
     test_labels: np.ndarray | None
     seed: int = 0
+    views: dict = dataclasses.field(default_factory=dict)
+    encoder: object = None
+    batches: tuple[Iterable, Iterable] = ((), ())
 
     @property
     def labelled(self):
@@ -82,6 +94,15 @@ def _linear_sgd(features):
     }
 
 
+def _linear_paper(name, choose):
+    def measure(features):
+        probe = choose(getattr(features.encoder, "name", ""))
+        accuracy = paper_probe(*features.labelled, probe, seed=features.seed)
+        return {f"{name}_top1": accuracy, f"{name}_protocol": probe.protocol}
+
+    return measure
+
+
 def _clusters(features):
     accuracy = cluster_alignment(*features.labelled, seed=features.seed)
     return {"clusters_top1": accuracy, "clusters_protocol": CLUSTER_PROTOCOL}
@@ -108,20 +129,75 @@ def _representation(features):
     return found
 
 
+def _two_views(features):
+    found = {"two_views_protocol": TWO_VIEWS_PROTOCOL}
+    for split, (a, b) in features.views.items():
+        found[f"alignment_{split}"] = representation.alignment(a, b)
+        found[f"instance_discrimination_{split}"] = representation.instance_discrimination(a, b)
+        found[f"num_views_{split}"] = len(a)
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """A measurement on frozen features, and what it needs.
+
+    Attributes:
+        measure: From `Features` to a dict of scores, settings and versioned names.
+        labels: "one" for a class of each image, "many" for multi-hot labels, "none" if it can do
+            without.
+        needs: "features", "views" (two of each image) or "encoder" (the network itself).
+    """
+
+    measure: Callable
+    labels: str = "one"
+    needs: str = "features"
+
+    def fits(self, labels, *, views, encoder):
+        """Whether there is what it needs.
+
+        Args:
+            labels: The kind there is: "one", "many" or "none".
+            views, encoder: Whether there are two views of images; the network itself.
+        """
+        there = {"features": True, "views": views, "encoder": encoder}
+        return self.labels in (labels, "none") and there[self.needs]
+
+
 PROTOCOLS = {
-    "knn": _knn,
-    "best_nn": _best_nn,
-    "knn_1shot": _few("knn_1shot", 1),
-    "knn_1pct": _few("knn_1pct", 0.01),
-    "knn_10pct": _few("knn_10pct", 0.1),
-    "linear": _linear,
-    "linear_sgd": _linear_sgd,
-    "clusters": _clusters,
-    "retrieval": _retrieval,
-    "representation": _representation,
+    "knn": Protocol(_knn),
+    "best_nn": Protocol(_best_nn),
+    "knn_1shot": Protocol(_few("knn_1shot", 1)),
+    "knn_1pct": Protocol(_few("knn_1pct", 0.01)),
+    "knn_10pct": Protocol(_few("knn_10pct", 0.1)),
+    "linear": Protocol(_linear),
+    "linear_sgd": Protocol(_linear_sgd),
+    "linear_disco": Protocol(_linear_paper("linear_disco", disco_probe)),
+    "linear_ssl_small": Protocol(_linear_paper("linear_ssl_small", lambda name: SSL_SMALL)),
+    "linear_compress": Protocol(_linear_paper("linear_compress", lambda name: COMPRESS)),
+    "clusters": Protocol(_clusters),
+    "retrieval": Protocol(_retrieval),
+    "representation": Protocol(_representation, labels="none"),
+    "two_views": Protocol(_two_views, labels="none", needs="views"),
 }
 DEFAULT_PROTOCOLS = ("knn", "linear")
-WITHOUT_LABELS = ("representation",)
+
+
+def label_kind(labels):
+    """ "none", "one" or "many": what labels (None, (N,) with -1 for unknown, or (N, C)) are."""
+    if labels is None or (labels.ndim == 1 and labels.min() < 0):
+        return "none"
+    return "one" if labels.ndim == 1 else "many"
+
+
+def fitting(labels, *, views, encoder):
+    """The names of all protocols that fit; the arguments are those of `Protocol.fits`."""
+    return tuple(
+        name
+        for name, protocol in PROTOCOLS.items()
+        if protocol.fits(labels, views=views, encoder=encoder)
+    )
+
 
 # What a protocol gives beside its scores: settings that it chose, and names.
 _DETAILS = ("_protocol", "_k", "_penalty", "_learning_rate", "_weight_decay", "feature_dim")

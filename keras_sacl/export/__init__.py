@@ -7,7 +7,7 @@ from pathlib import Path
 from keras_sacl.export.check import Reference, check_file
 from keras_sacl.export.onnx import convert_onnx
 from keras_sacl.export.preprocessing import with_preprocessing
-from keras_sacl.export.runtimes import OnnxRunner, TFLiteRunner
+from keras_sacl.export.runtimes import FILE_ENDINGS, OnnxRunner, TFLiteRunner, open_encoder
 from keras_sacl.export.tflite import convert_tflite, tflite_ops
 
 # Format to (file, TFLite precision or None).
@@ -22,9 +22,11 @@ EXPORT_FORMATS = tuple(_FILES)
 
 __all__ = [
     "EXPORT_FORMATS",
+    "FILE_ENDINGS",
     "OnnxRunner",
     "Reference",
     "TFLiteRunner",
+    "open_encoder",
     "check_file",
     "convert_onnx",
     "convert_tflite",

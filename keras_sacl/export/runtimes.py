@@ -1,4 +1,8 @@
-"""Exported files behind one interface: a batch of images in, float32 features out."""
+"""Files of encoders behind one interface: a batch of images in, float32 features out.
+
+Each runner has `input_shape` ((batch or None, S, S, 3)) and `takes_pixels` (uint8 ones, and not
+normalised ones).
+"""
 
 from pathlib import Path
 
@@ -24,6 +28,8 @@ class TFLiteRunner:
             self._interpreter.allocate_tensors()
         (self._input,) = self._interpreter.get_input_details()
         (self._output,) = self._interpreter.get_output_details()
+        self.input_shape = tuple(self._input["shape"].tolist())
+        self.takes_pixels = self._input["dtype"] == np.uint8
 
     def __call__(self, images):
         """(N, S, S, 3), as the Keras model takes them, to (N, F) float32."""
@@ -56,7 +62,10 @@ class OnnxRunner:
         self._session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
-        self._input = self._session.get_inputs()[0].name
+        (given,) = self._session.get_inputs()
+        self._input = given.name
+        self.input_shape = tuple(n if isinstance(n, int) else None for n in given.shape)
+        self.takes_pixels = given.type == "tensor(uint8)"
 
     def __call__(self, images):
         """(N, S, S, 3), as the Keras model takes them, to (N, F) float32."""
@@ -74,17 +83,51 @@ class KerasRunner:
     def __init__(self, path):
         import keras
 
-        self._encode = inference(keras.saving.load_model(path, compile=False, safe_mode=True))
+        self.model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        (given,) = self.model.inputs
+        self.input_shape = tuple(given.shape)
+        self.takes_pixels = given.dtype == "uint8"
+        self._encode = inference(self.model)
 
     def __call__(self, images):
         """(N, S, S, 3), as the model takes them, to (N, F) float32."""
         return np.asarray(self._encode(images), "float32")
 
 
+_RUNNERS = {".tflite": TFLiteRunner, ".onnx": OnnxRunner, ".keras": KerasRunner}
+FILE_ENDINGS = tuple(_RUNNERS)
+
+
 def open_runner(path):
-    """The runner for a file, by its ending."""
-    runners = {".tflite": TFLiteRunner, ".onnx": OnnxRunner, ".keras": KerasRunner}
-    return runners[Path(path).suffix](path)
+    """The runner for a file, by its ending: one of `FILE_ENDINGS`."""
+    return _RUNNERS[Path(path).suffix](path)
+
+
+def open_encoder(path):
+    """The runner for a file from anywhere.
+
+    Args:
+        path: A .keras, .tflite or .onnx file of an encoder: one input of images (batch, S, S, 3),
+            one output.
+
+    Raises:
+        ValueError: In one line, if there is no such file, or it holds no such encoder, or code
+            (.keras files are loaded in Keras' safe mode).
+    """
+    path = Path(path)
+    if path.suffix not in _RUNNERS:
+        raise ValueError(f"must end in one of {', '.join(FILE_ENDINGS)}")
+    if not path.is_file():
+        raise ValueError("is no file")
+    try:
+        runner = open_runner(path)
+    except Exception as error:  # each runtime has its own kinds for a broken file
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"cannot be loaded ({reason})") from error
+    shape = runner.input_shape
+    if len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3:
+        raise ValueError(f"must take square images (batch, S, S, 3), and takes {shape}")
+    return runner
 
 
 def quantise(values, details):

@@ -4,6 +4,7 @@ import functools
 
 from keras_sacl.config import ConfigError
 from keras_sacl.data import decode_all, get_preset, load_source
+from keras_sacl.evaluation import PROTOCOLS, fitting, label_kind
 
 
 def check_inputs(config):
@@ -14,10 +15,13 @@ def check_inputs(config):
     """
     if "pretrain" in config.stages:
         augmented_images(config)
+    encoder_file(config)
     if "evaluate" in config.stages or "export" in config.stages:
         train, test = labelled_images(config)
         if config.eval_dataset and (train.labels is None or test.labels is None):
             raise ConfigError("eval_dataset", config.eval_dataset, "has no labels")
+    if "evaluate" in config.stages:
+        evaluated_protocols(config)
 
 
 @functools.lru_cache(maxsize=1)
@@ -62,6 +66,52 @@ def augmented_images(config):
 
 
 @functools.lru_cache(maxsize=1)
+def encoder_file(config):
+    """The runner of --eval_encoder; None without that flag.
+
+    Raises:
+        ConfigError: If the file holds no encoder.
+    """
+    if config.eval_encoder is None:
+        return None
+    from keras_sacl.export import open_encoder  # its converters take seconds to import
+
+    try:
+        return open_encoder(config.eval_encoder)
+    except ValueError as error:
+        raise ConfigError("eval_encoder", config.eval_encoder, str(error)) from error
+
+
+def evaluation_size(config):
+    """Side in pixels of the images that are evaluated: that which the encoder takes."""
+    file = encoder_file(config)
+    return (file and file.input_shape[1]) or config.image_size
+
+
+def evaluated_protocols(config):
+    """Those of --eval_protocols that can be measured; without labels, those that need none.
+
+    Raises:
+        ConfigError: On one that the images or the encoder do not allow.
+    """
+    kinds = {label_kind(source.labels) for source in labelled_images(config)}
+    labels = kinds.pop() if len(kinds) == 1 else "none"
+    file = encoder_file(config)
+    fit = fitting(
+        labels,
+        views=file is None or not file.takes_pixels,
+        encoder=file is None or hasattr(file, "model"),
+    )
+    if "all" in config.eval_protocols:
+        return fit
+    for name in config.eval_protocols:
+        if name not in fit and (labels != "none" or PROTOCOLS[name].labels == "none"):
+            can = ", ".join(fit) or "nothing"
+            raise ConfigError("eval_protocols", name, f"cannot be measured here; {can} can")
+    return tuple(name for name in config.eval_protocols if name in fit)
+
+
+@functools.lru_cache(maxsize=1)
 def labelled_images(config):
     """(training, test) images that evaluation and export use: --eval_dataset, or --dataset."""
     dataset = config.eval_dataset or config.dataset
@@ -82,5 +132,5 @@ def _load(config, dataset, split):
         split,
         data_dir=config.data_dir,
         download=config.download,
-        image_size=config.image_size,
+        image_size=evaluation_size(config),
     )

@@ -46,12 +46,17 @@ class RunDir:
             )
         filled = self.path.exists() and any(self.path.iterdir())
         if "pretrain" not in config.stages:
-            if not self.encoder.is_file():
+            if config.eval_encoder is None and not self.encoder.is_file():
                 raise ConfigError(
                     "run_dir", self.path,
                     f"has no encoder.keras for --stages={','.join(config.stages)}; "
                     "run the pretrain stage first",
                 )  # fmt: skip
+            foreign = filled and not (self.flags.is_file() or self.results_file.is_file())
+            if config.eval_encoder is not None and foreign:
+                raise ConfigError(
+                    "run_dir", self.path, "is not empty and holds no run; name another"
+                )
             if config.overwrite:
                 raise ConfigError(
                     "overwrite", True, "would delete the encoder that the stages need; leave it out"

@@ -1,5 +1,7 @@
 """The short table at the end of a run."""
 
+from keras_sacl.evaluation import is_score
+
 
 def summary(results):
     """results.json as text: the scores, then one row for each exported file."""
@@ -9,14 +11,14 @@ def summary(results):
         rows = [("", "untrained", "trained")]
         for key, value in evaluated.items():
             before = evaluated.get(f"{key}_untrained")
-            if before is not None and key != "feature_std":
+            if before is not None and _is_shown(key):
                 rows.append((_title(key), f"{before:.4f}", f"{value:.4f}"))
         blocks.append(_table(rows))
-        protocols = [v for k, v in evaluated.items() if k.endswith("_protocol")]
-        blocks.append(
-            f"on {evaluated['dataset']}: {evaluated['num_train']} training and "
-            f"{evaluated['num_test']} test images; {', '.join(protocols)}"
-        )
+        blocks.append(_evaluated_on(evaluated))
+    for path, found in results.get("evaluate_files", {}).items():
+        rows = [(_title(key), f"{value:.4f}") for key, value in found.items() if _is_shown(key)]
+        blocks.append(_table([("", path), *rows]))
+        blocks.append(_evaluated_on(found))
     exported = results.get("export")
     if exported:
         rows = [("file", "KiB", "max diff", "cosine", "k-NN", "ms", "check")]
@@ -34,6 +36,18 @@ def summary(results):
             )
         blocks.append(_table(rows))
     return "\n\n".join(blocks)
+
+
+def _is_shown(key):
+    return is_score(key) and key not in ("dataset", "feature_std")
+
+
+def _evaluated_on(found):
+    protocols = [value for key, value in found.items() if key.endswith("_protocol")]
+    return (
+        f"on {found['dataset']}: {found['num_train']} training and {found['num_test']} test "
+        f"images; {', '.join(protocols)}"
+    )
 
 
 def _title(key):

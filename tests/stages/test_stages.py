@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.datasets import load_digits
 from keras_sacl import stages
 from keras_sacl.callbacks import read_metrics
 from keras_sacl.config import ConfigError, RunConfig
-from keras_sacl.evaluation import PROTOCOLS
+from keras_sacl.evaluation import fitting
 from keras_sacl.stages import evaluate, inputs
 from keras_sacl.stages.build import build_method, deployed_float32, steps_per_execution
 from keras_sacl.stages.summary import summary
@@ -79,7 +80,6 @@ def test_evaluation_may_name_labels_of_its_own(photos, tmp_path):
         stages=("pretrain", "evaluate"),
         run_dir=str(tmp_path / "run"),
     ).validated()
-    assert config.eval_protocols == tuple(PROTOCOLS)
     run_dir, _ = run(config)
     found = run_dir.results()["evaluate"]
     assert found["dataset"] == "digits"
@@ -87,14 +87,64 @@ def test_evaluation_may_name_labels_of_its_own(photos, tmp_path):
     table = summary({"evaluate": found})
     for name in (
         "knn_top1", "best_nn_top1", "knn_1shot_top1", "knn_1pct_top1", "knn_10pct_top1",
-        "linear_top1", "linear_sgd_top1", "clusters_top1", "recall_at_8",
+        "linear_top1", "linear_sgd_top1", "linear_disco_top1", "linear_ssl_small_top1",
+        "linear_compress_top1", "clusters_top1", "recall_at_8", "instance_discrimination_test",
     ):  # fmt: skip
         assert 0 < found[name] <= 1 and 0 < found[f"{name}_untrained"] <= 1
         assert f"{found[name]:.4f}" in table
     assert found["uniformity"] < 0 and found["effective_rank"] > 1
     protocols = [name for name in found if name.endswith("_protocol")]
-    assert len(protocols) == len(PROTOCOLS)
+    assert len(protocols) == len(fitting("one", views=True, encoder=True))
     assert all(found[name] in table and "-v" in found[name] for name in protocols)
+
+
+def test_a_file_is_evaluated_as_the_encoder_it_was_made_from(tmp_path):
+    config = RunConfig(
+        **SMALL, dataset="digits", train_split="train[:300]", test_split="test[:100]",
+        run_dir=str(tmp_path / "run"), eval_protocols=("knn", "representation"),
+        export_formats=("tflite", "tflite_int8", "onnx"),
+    ).validated()  # fmt: skip
+    run_dir, _ = run(config)
+    expected = run_dir.results()["evaluate"]
+    shutil.copy(run_dir.encoder, tmp_path)
+    files = [*sorted(run_dir.export.glob("*.*")), tmp_path / "encoder.keras"]
+    for file in files:
+        alone = dataclasses.replace(
+            config, stages=("evaluate",), eval_encoder=str(file), image_size=64,
+            run_dir=str(tmp_path / "files"),
+        ).validated()  # fmt: skip
+        into, _ = run(alone)
+    found = into.results()["evaluate_files"]
+    assert list(found) == [str(file) for file in files] and len(found) == 4
+    for name, scores in found.items():
+        near = 0.06 if "int8" in name else 1e-6
+        assert scores["knn_top1"] == pytest.approx(expected["knn_top1"], abs=near)
+        assert scores["effective_rank"] == pytest.approx(expected["effective_rank"], rel=0.05)
+        assert scores["knn_protocol"] == expected["knn_protocol"]
+        assert "knn_top1_untrained" not in scores
+    table = summary(into.results())
+    assert all(str(file) in table for file in files)
+
+
+def test_files_that_take_pixels_get_pixels(tmp_path):
+    config = RunConfig(
+        **SMALL, dataset="digits", train_split="train[:300]", test_split="test[:100]",
+        run_dir=str(tmp_path / "run"), export_preprocessing=True, export_formats=("tflite", "onnx"),
+        eval_protocols=("knn",),
+    ).validated()  # fmt: skip
+    run_dir, _ = run(config)
+    expected = run_dir.results()["evaluate"]["knn_top1"]
+    for name in ("encoder.tflite", "encoder.onnx"):
+        alone = dataclasses.replace(
+            config, stages=("evaluate",), eval_encoder=str(run_dir.export / name)
+        ).validated()
+        run(alone)
+        found = run_dir.results()
+        scores = found["evaluate_files"][str(run_dir.export / name)]
+        assert scores["knn_top1"] == pytest.approx(expected, abs=1e-6)
+        assert found["evaluate"]["knn_top1"] == expected  # the run's own stays
+        with pytest.raises(ConfigError, match="--eval_protocols=two_views: cannot be measured"):
+            inputs.check_inputs(dataclasses.replace(alone, eval_protocols=("two_views",)))
 
 
 def test_augmenting_in_the_training_step_is_the_same_run(tmp_path):
