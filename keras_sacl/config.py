@@ -17,8 +17,8 @@ FORMATS = ("keras", "tflite", "tflite_fp16", "tflite_int8", "onnx")
 _FREE_ON_RESUME = frozenset(
     "stages run_dir resume overwrite data_dir download eval_dataset eval_train_split "
     "eval_test_split eval_protocols eval_encoder export_formats export_preprocessing "
-    "keep_checkpoints tensorboard knn_every verbose data_service strategy replicas "
-    "checkpoint_steps on_divergence finetune_labels finetune_steps finetune_batch_size "
+    "keep_checkpoints tensorboard knn_every views_every verbose data_service strategy "
+    "replicas checkpoint_steps on_divergence finetune_labels finetune_steps finetune_batch_size "
     "finetune_learning_rate finetune_weight_decay finetune_baseline finetune_teacher "
     "kd_temperature kd_weight".split()
 )
@@ -163,6 +163,11 @@ class RunConfig:
 
     # Monitoring and checkpoints
     knn_every: int = _flag(5, "Epochs between two k-NN monitors; 0 turns them off.")
+    views_every: int = _flag(
+        5,
+        "Epochs between two monitors that need no labels (alignment, uniformity, effective rank, "
+        "... of two views of 1,000 training images); 0 turns them off.",
+    )
     checkpoint_steps: int = _flag(
         0, "Steps between two checkpoints, beside those after each epoch; 0 for those alone."
     )
@@ -275,6 +280,7 @@ class RunConfig:
             _between(name, getattr(self, name), 0, math.inf)
         _between("warmup_epochs", self.warmup_epochs, 0, self.epochs)
         _between("knn_every", self.knn_every, 0, math.inf)
+        _between("views_every", self.views_every, 0, math.inf)
         _between("steps_per_execution", self.steps_per_execution, 1, math.inf)
         _between("keep_checkpoints", self.keep_checkpoints, 1, math.inf)
         _between("checkpoint_steps", self.checkpoint_steps, 0, math.inf)

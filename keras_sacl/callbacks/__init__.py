@@ -2,16 +2,18 @@
 
 from keras_sacl.callbacks.checkpoint import CheckpointError, RunCheckpoint
 from keras_sacl.callbacks.guard import CollapseGuard, TrainingStopped
-from keras_sacl.callbacks.knn_monitor import KNNMonitor
 from keras_sacl.callbacks.metrics_log import MetricsLog, read_metrics
+from keras_sacl.callbacks.monitors import EncoderMonitor, KNNMonitor, RepresentationMonitor
 from keras_sacl.callbacks.slim_refresh import SlimRefresh
 from keras_sacl.callbacks.stop_on_signal import StopOnSignal, StoppedBySignal
 
 __all__ = [
     "CheckpointError",
     "CollapseGuard",
+    "EncoderMonitor",
     "KNNMonitor",
     "MetricsLog",
+    "RepresentationMonitor",
     "RunCheckpoint",
     "SlimRefresh",
     "StopOnSignal",

@@ -116,10 +116,7 @@ def _retrieval(features):
 
 def _representation(features):
     found = {
-        "uniformity": representation.uniformity(features.test),
-        "effective_rank": representation.effective_rank(features.test),
-        "dimension_std": representation.dimension_std(features.test),
-        "off_diagonal_correlation": representation.off_diagonal_correlation(features.test),
+        **representation.spread(features.test),
         "representation_protocol": REPRESENTATION_PROTOCOL,
     }
     if features.test_labels is not None:

@@ -146,6 +146,12 @@ def off_diagonal_correlation(a, b=None):
     return float((correlation.sum() - np.trace(correlation)) / (features * (features - 1)))
 
 
+def spread(features):
+    """uniformity, effective_rank, dimension_std and off_diagonal_correlation of (N, F) features."""
+    measures = (uniformity, effective_rank, dimension_std, off_diagonal_correlation)
+    return {measure.__name__: measure(features) for measure in measures}
+
+
 def _unit(features):
     return l2_normalise(features).astype("float64")
 

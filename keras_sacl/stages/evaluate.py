@@ -1,19 +1,18 @@
 """Evaluation of the deployed encoder beside the same encoder untrained, or of a file."""
 
-from keras_sacl.data import get_preset, plain_batches, raw_batches, two_view_dataset
+from keras_sacl.data import plain_batches, raw_batches
 from keras_sacl.evaluation import PROTOCOLS, evaluate_encoder, is_score
 from keras_sacl.stages.build import build_method
 from keras_sacl.stages.inputs import (
+    VIEWED,
     encoder_file,
     evaluated_protocols,
     evaluation_size,
+    fixed_views,
     labelled_images,
 )
 
 _BATCH = 256
-# Images whose two views are compared: among N, one's own is found by chance once in N times, so
-# that a fixed number makes the figure comparable between data sets.
-_VIEWED = 1000
 
 
 def evaluate(config, run_dir, say=print):
@@ -55,6 +54,10 @@ def evaluate(config, run_dir, say=print):
         encoders = {"": getattr(file, "model", file)}
     batches = raw_batches if pixels else plain_batches
     settings = {"image_size": evaluation_size(config), "batch_size": _BATCH}
+    views = {
+        name: fixed_views(config, source.take(VIEWED), image_size=settings["image_size"])
+        for name, source in (("train", train), ("test", test))
+    }
     result = {"dataset": config.eval_dataset or config.dataset}
     for suffix, encoder in encoders.items():
         found = evaluate_encoder(
@@ -62,9 +65,7 @@ def evaluate(config, run_dir, say=print):
             batches(train, **settings),
             batches(test, **settings),
             protocols=protocols,
-            views=None
-            if pixels
-            else {"train": _views(config, train), "test": _views(config, test)},
+            views=None if pixels else views,
         )
         for name, value in found.items():
             if is_score(name) or not suffix:
@@ -75,16 +76,3 @@ def evaluate(config, run_dir, say=print):
         files = run_dir.results().get("evaluate_files", {})
         run_dir.record("evaluate_files", {**files, config.eval_encoder: result})
     return result
-
-
-def _views(config, source):
-    """Two views of at most `_VIEWED` images, by the preset of the training."""
-    source = source.take(_VIEWED)
-    return two_view_dataset(
-        source,
-        get_preset(config.augmentation),
-        image_size=evaluation_size(config),
-        batch_size=min(len(source), _VIEWED // 4),
-        seed=config.seed,
-        epochs=1,
-    )

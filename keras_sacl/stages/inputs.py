@@ -3,7 +3,7 @@
 import functools
 
 from keras_sacl.config import ConfigError
-from keras_sacl.data import decode_all, get_preset, load_source
+from keras_sacl.data import decode_all, get_preset, load_source, two_view_dataset
 from keras_sacl.evaluation import PROTOCOLS, fitting, label_kind
 
 
@@ -22,6 +22,11 @@ def check_inputs(config):
             raise ConfigError("eval_dataset", config.eval_dataset, "has no labels")
     if "evaluate" in config.stages:
         evaluated_protocols(config)
+
+
+# Images whose two views are compared: among N, one's own is found by chance once in N times, so
+# that a fixed number makes the figure comparable between data sets.
+VIEWED = 1000
 
 
 @functools.lru_cache(maxsize=1)
@@ -124,6 +129,27 @@ def labelled_images(config):
     ):
         return training_images(config), _load(config, dataset, test_split)
     return _load(config, dataset, train_split), _load(config, dataset, test_split)
+
+
+def fixed_views(config, source, image_size=None):
+    """Two views of each image by the preset of the training, the same ones every time.
+
+    Args:
+        config: A validated `RunConfig`.
+        source: `ImageSource` of few images. A rest that fills no batch is left out.
+        image_size: Side of the views in pixels; that of `config` by default.
+
+    Returns:
+        `tf.data.Dataset` of (a, b), as `two_view_dataset`.
+    """
+    return two_view_dataset(
+        source,
+        get_preset(config.augmentation),
+        image_size=image_size or config.image_size,
+        batch_size=min(len(source), VIEWED // 4),
+        seed=config.seed,
+        epochs=1,
+    )
 
 
 def _load(config, dataset, split):

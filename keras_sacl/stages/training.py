@@ -10,7 +10,7 @@ from keras_sacl import callbacks
 from keras_sacl.config import ConfigError
 from keras_sacl.data import get_preset, load_source, plain_batches, two_view_dataset, view_finisher
 from keras_sacl.stages.build import build_method, compile_method
-from keras_sacl.stages.inputs import augmented_images
+from keras_sacl.stages.inputs import VIEWED, augmented_images, fixed_views
 from keras_sacl.stages.strategy import is_first, make_strategy
 
 _MONITOR_BANK, _MONITOR_QUERIES = 5000, 1000
@@ -155,9 +155,16 @@ class Training:
         if not self.first:
             return [*found, self._guard, self._checkpoint]
         if config.knn_every:
-            monitor = _monitor(config, self.source)
+            monitor = _knn_monitor(config, self.source)
             if monitor is not None:
                 found.append(monitor)
+        if config.views_every:
+            few = self.source.take(VIEWED)
+            found.append(
+                callbacks.RepresentationMonitor(
+                    lambda: fixed_views(config, few), every=config.views_every
+                )
+            )
         found += [self._guard, callbacks.MetricsLog(self.run_dir.metrics), self._checkpoint]
         if config.tensorboard:
             found.append(keras.callbacks.TensorBoard(self.run_dir.tensorboard, write_graph=False))
@@ -191,7 +198,7 @@ def _end_after_one_epoch(method):
     )
 
 
-def _monitor(config, source):
+def _knn_monitor(config, source):
     if source.labels is None:
         return None
     try:

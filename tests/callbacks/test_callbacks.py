@@ -281,6 +281,43 @@ def test_knn_monitor_measures_the_deployed_encoder():
     assert seen[5]["knn_top1"] > 0.9
 
 
+def test_representation_monitor_compares_two_views():
+    method = make()
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(2, 30, 4, 4, 3)).astype("float32")
+    b = a + 0.1 * rng.normal(size=a.shape).astype("float32")
+    seen = {}
+
+    class Spy(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen[epoch + 1] = dict(logs)
+
+    monitor = callbacks.RepresentationMonitor(lambda: zip(a, b, strict=True), every=3)
+    method.fit(steps(4), epochs=4, steps_per_epoch=1, verbose=0, callbacks=[monitor, Spy()])
+    assert [epoch for epoch, logs in seen.items() if "uniformity" in logs] == [3, 4]
+    encoder = method.deployed_encoder()
+    f, g = (encoder(np.concatenate(x), training=False).numpy().astype("float64") for x in (a, b))
+    f, g = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (f, g))
+    distance = 2 - 2 * f @ g.T
+    assert seen[4]["alignment"] == pytest.approx(np.trace(distance) / 60, rel=1e-4)
+    own = distance.argmin(axis=1) == np.arange(60)
+    assert seen[4]["instance_discrimination"] == pytest.approx(own.mean())
+    pairs = np.exp(4 * f @ f.T - 4)[~np.eye(60, dtype=bool)]
+    assert seen[4]["uniformity"] == pytest.approx(np.log(pairs.mean()), abs=1e-5)
+    assert 1 < seen[4]["effective_rank"] <= f.shape[1]
+
+
+def test_a_monitor_of_ones_own():
+    class Norm(callbacks.EncoderMonitor):
+        def measure(self, encode):
+            return {"norm": float(np.linalg.norm(encode(np.ones((2, 4, 4, 3), "float32"))))}
+
+    history = make().fit(steps(2), verbose=0, callbacks=[Norm(every=1)]).history
+    assert history["norm"][-1] > 0
+    with pytest.raises(AttributeError, match="must define `measure"):
+        make().fit(steps(1), verbose=0, callbacks=[callbacks.EncoderMonitor()])
+
+
 def test_slim_refresh_selects_at_its_steps():
     method = make(selection="magnitude")
     refreshed = []
@@ -302,6 +339,7 @@ def test_slim_refresh_selects_at_its_steps():
         (lambda: callbacks.CollapseGuard(1.0), "min_std"),
         (lambda: callbacks.CollapseGuard(check_steps=0), "check_steps"),
         (lambda: callbacks.KNNMonitor(None, None, every=0), "every"),
+        (lambda: callbacks.RepresentationMonitor(None, every=0), "every"),
         (lambda: callbacks.SlimRefresh(0), "steps"),
     ],
 )
