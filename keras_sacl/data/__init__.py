@@ -1,8 +1,14 @@
 """Images, their augmented views, and the pipelines that deliver both."""
 
 from keras_sacl.data.datasets import load_source
+from keras_sacl.data.labelled import labelled_share
 from keras_sacl.data.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalise
-from keras_sacl.data.pipeline import AUGMENT_ON, two_view_dataset, view_finisher
+from keras_sacl.data.pipeline import (
+    AUGMENT_ON,
+    labelled_view_dataset,
+    two_view_dataset,
+    view_finisher,
+)
 from keras_sacl.data.plain import plain_batches, raw_batches
 from keras_sacl.data.presets import PRESETS, ViewPreset, get_preset
 from keras_sacl.data.reading import decode_all
@@ -19,6 +25,8 @@ __all__ = [
     "augment_view",
     "decode_all",
     "get_preset",
+    "labelled_share",
+    "labelled_view_dataset",
     "load_source",
     "normalise",
     "plain_batches",

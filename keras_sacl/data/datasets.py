@@ -3,6 +3,7 @@
 import os
 
 import numpy as np
+import tensorflow as tf
 
 from keras_sacl.data.decoding import decode, is_grey
 from keras_sacl.data.folder import load_folder
@@ -21,7 +22,9 @@ def load_source(dataset, split, *, data_dir=None, download=False, image_size=224
 
     Args:
         dataset: "digits"; "folder:PATH" or the path of a directory (see `load_folder`); or the
-            name of a TFDS data set with images, such as "cifar10".
+            name of a TFDS data set with images, such as "cifar10". If it has a list of classes
+            for each image, such as "voc/2007", the labels are multi-hot, and -1 for the classes
+            of which there are difficult objects only.
         split: "train", "test", ... or a part, such as "train[:20000]". A TFDS data set without
             a test split gives its validation split for "test".
         data_dir: Where TFDS data sets lie. Default: TFDS' own.
@@ -86,6 +89,8 @@ def _load_tfds(dataset, split, data_dir, download, image_size, limit):
 
     where = f"dataset={dataset}, split={split}, data_dir={data_dir}"
     image_key, label_key = _tfds_keys(builder.info.features, where)
+    kind = builder.info.features[label_key] if label_key else None
+    several = isinstance(kind, tfds.features.Sequence)
     splits = builder.info.splits
     if split.split("[")[0] == "test" and "test" not in splits and "validation" in splits:
         split = split.replace("test", "validation", 1)
@@ -100,12 +105,23 @@ def _load_tfds(dataset, split, data_dir, download, image_size, limit):
     if not count:
         raise ValueError(f"`split` must hold at least one image. Received: {where}")
     count = min(count, limit or count)
-    keys = {image_key: True} | ({label_key: True} if label_key else {})
+    # VOC's: the classes without those of difficult objects alone.
+    certain_key = f"{label_key}_no_difficult"
+    if not several or certain_key not in builder.info.features:
+        certain_key = label_key
+    keys = {key: True for key in (image_key, label_key, certain_key) if key}
     decoded = _keep_decoded(feature, count, image_size)
     decoders = None if decoded else {image_key: tfds.decode.SkipDecoding()}
     data = builder.as_dataset(
         split=split, decoders=tfds.decode.PartialDecoding(keys, decoders=decoders)
     ).take(count)
+    if several:
+
+        def hot(row):
+            labels = _multi_hot(row[label_key], row[certain_key], kind.feature.num_classes)
+            return {image_key: row[image_key], label_key: labels}
+
+        data = data.map(hot)
     if decoded:
         batches = list(data.batch(1000).as_numpy_iterator())
         images = np.concatenate([batch[image_key] for batch in batches])
@@ -115,12 +131,13 @@ def _load_tfds(dataset, split, data_dir, download, image_size, limit):
         rows = list(data.as_numpy_iterator())
         images = [row[image_key] for row in rows]
         labels = np.array([row[label_key] for row in rows]) if label_key else None
-    if labels is not None and np.all(labels < 0):  # How TFDS marks images without a label.
+    # How TFDS marks images without a label; a list of classes is empty then (VOC 2012's test).
+    if labels is not None and (np.all(labels < 0) or (several and not labels.any())):
         labels = None
     return ImageSource(
         images=images,
         labels=None if labels is None else labels.astype(np.int64),
-        class_names=builder.info.features[label_key].names if label_key else None,
+        class_names=None if kind is None else (kind.feature if several else kind).names,
         greyscale=feature.shape[-1] == 1 or _looks_grey(images),
     )
 
@@ -170,7 +187,27 @@ def _tfds_keys(features, where):
     image_key = first(tfds.features.Image, "image") if hasattr(features, "items") else None
     if image_key is None:
         raise ValueError(f"`dataset` must have images at its top level. Received: {where}")
-    return image_key, first(tfds.features.ClassLabel, "label")
+    label_key = first(tfds.features.ClassLabel, "label")
+    if label_key is None:
+        lists = [
+            key
+            for key, value in features.items()
+            if isinstance(value, tfds.features.Sequence)
+            and isinstance(value.feature, tfds.features.ClassLabel)
+        ]
+        label_key = "labels" if "labels" in lists else next(iter(lists), None)
+    return image_key, label_key
+
+
+def _multi_hot(present, certain, classes):
+    """(C,) int64 from lists of classes: 1 for certain ones, -1 for the others that are present."""
+
+    def among(labels):
+        hot = tf.one_hot(labels, classes, on_value=True, off_value=False, dtype=tf.bool)
+        return tf.reduce_any(hot, axis=0)
+
+    present, certain = among(present), among(certain)
+    return tf.where(present & ~certain, tf.constant(-1, tf.int64), tf.cast(present, tf.int64))
 
 
 def _keep_decoded(feature, count, image_size):

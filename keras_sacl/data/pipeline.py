@@ -1,4 +1,4 @@
-"""The pipeline of pretraining: pairs of views."""
+"""The pipelines of training: pairs of views, and views with labels."""
 
 import numpy as np
 import tensorflow as tf
@@ -12,7 +12,8 @@ from keras_sacl.data.resampling import crop_batch, crop_image
 from keras_sacl.data.views import Draws, change_pixels, draw_table
 
 AUGMENT_ON = ("host", "device")
-_VIEWS = (1, 2)  # what a random number is for, as the second half of its seed; 0 is the order
+# What a random number is for, as the second half of its seed; 0 is the order.
+_VIEWS, _LABELLED_VIEW = (1, 2), (3,)
 # Steps ready ahead of time. Left to itself the buffer grows to hundreds, whose making takes the
 # cores from the training step on a CPU, and whose memory nobody needs.
 _PREFETCHED = 4
@@ -83,20 +84,15 @@ def two_view_dataset(
     steps = ordered_steps(
         len(source), batch_size, seed, epochs, start_step, splittable=service is not None
     )
-
     steps = steps.map(lambda step, indices: (step, indices[rows]))
 
     def tables(step):
-        keys = (tf.constant([seed, role], tf.int64) for role in _VIEWS)
-        fold_in = tf.random.experimental.stateless_fold_in
-        return tuple(draw_table(fold_in(key, step), batch_size)[rows] for key in keys)
+        return tuple(_draws(seed, role, step, batch_size)[rows] for role in _VIEWS)
 
     finish = _unfinished
     if augment_on == "host":
         finish = view_finisher(preset_pair, mean=mean, std=std)
-    small = source.decoded and max(source.images.shape[1:3]) <= _LARGEST_SMALL
-    make = _views_of_small_images if small else _views_of_photos
-    data = make(source, preset_pair, steps, tables, image_size, finish)
+    data = _make_views(source, preset_pair, steps, tables, image_size, finish)
     if service is not None:
         dynamic = tf.data.experimental.service.ShardingPolicy.DYNAMIC
         data = data.apply(tf.data.experimental.service.distribute(dynamic, service))
@@ -105,11 +101,72 @@ def two_view_dataset(
     return untuned(data.prefetch(_PREFETCHED))
 
 
+def labelled_view_dataset(
+    source,
+    preset,
+    *,
+    image_size,
+    batch_size,
+    seed,
+    steps,
+    start_step=0,
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+):
+    """One augmented view of each image with its label, in an order shuffled anew every epoch.
+
+    Order and randomness are functions of (seed, step), as in `two_view_dataset`.
+
+    Args:
+        source: `ImageSource` of N labelled images.
+        preset: `ViewPreset`.
+        image_size: Side of the views, in pixels.
+        batch_size: Images per step, 2 to N.
+        seed: Integer of at least 0; of the order and of the augmentations.
+        steps: Steps of the whole run, of which an epoch has N // batch_size.
+        start_step: Steps to leave out, counted from the start of the run.
+        mean, std: See `normalise`.
+
+    Returns:
+        `tf.data.Dataset` of (view, labels) with steps - start_step elements: float32 (batch_size,
+        image_size, image_size, 3) and int64 (batch_size,).
+
+    Raises:
+        ValueError: If there are no labels, or on a `batch_size`, `steps`, `start_step` or `seed`
+            out of its range.
+    """
+    if source.labels is None:
+        raise ValueError("`source` must have labels. Received: labels=None")
+    if not 0 <= start_step <= steps or steps < 1:
+        raise ValueError(
+            "`steps` must be at least 1 and `start_step` in [0, steps]. "
+            f"Received: steps={steps}, start_step={start_step}"
+        )
+    count = len(source)
+    epochs = -(-steps // max(count // batch_size, 1))
+    total_steps(count, batch_size, epochs, start_step, seed)  # checks
+    order = ordered_steps(count, batch_size, seed, epochs, start_step)
+
+    def tables(step):
+        return tuple(_draws(seed, role, step, batch_size) for role in _LABELLED_VIEW)
+
+    finish = view_finisher((preset,), mean=mean, std=std)
+    views = _make_views(source, (preset,), order, tables, image_size, finish)
+    with tf.device("CPU"):
+        all_labels = tf.constant(source.labels)
+    # Of the same steps: shuffling indices twice costs less than carrying labels past the pixels.
+    labels = order.map(lambda step, indices: tf.gather(all_labels, indices))
+    data = tf.data.Dataset.zip(views, labels).map(lambda views, labels: (views[0], labels))
+    data = data.take(steps - start_step)
+    data = data.apply(tf.data.experimental.assert_cardinality(steps - start_step))
+    return untuned(data.prefetch(_PREFETCHED))
+
+
 def view_finisher(preset_pair, *, mean=IMAGENET_MEAN, std=IMAGENET_STD):
     """What is left to do after `two_view_dataset(..., augment_on="device")`.
 
     Args:
-        preset_pair, mean, std: As there.
+        preset_pair, mean, std: As there; or any number of presets.
 
     Returns:
         A function of a and b, pairs (crops, random numbers), to the two views.
@@ -139,15 +196,28 @@ def _unfinished(*pairs):
     return pairs
 
 
-def _views_of_small_images(source, preset_pair, steps, tables, image_size, finish):
-    """Both views of a batch at a time, of small images in memory."""
+def _draws(seed, role, step, batch_size):
+    """The random numbers of the views of one role in one step."""
+    key = tf.constant([seed, role], tf.int64)
+    return draw_table(tf.random.experimental.stateless_fold_in(key, step), batch_size)
+
+
+def _make_views(source, presets, steps, tables, image_size, finish):
+    """The views of each step, one for each preset, as a tuple."""
+    small = source.decoded and max(source.images.shape[1:3]) <= _LARGEST_SMALL
+    make = _views_of_small_images if small else _views_of_photos
+    return make(source, presets, steps, tables, image_size, finish)
+
+
+def _views_of_small_images(source, presets, steps, tables, image_size, finish):
+    """All views of a batch at a time, of small images in memory."""
     with tf.device("CPU"):
         planes = tf.constant(np.ascontiguousarray(source.images.transpose(0, 3, 2, 1)))
 
     def make(step, indices):
         images = tf.cast(tf.gather(planes, indices), tf.float32) * (1 / 255)
         pairs = []
-        for table, preset in zip(tables(step), preset_pair, strict=True):
+        for table, preset in zip(tables(step), presets, strict=True):
             draws = Draws(table)
             crops = random_crops(draws.crop, preset, *source.images.shape[1:3])
             pairs.append((crop_batch(images, crops, draws.flips(preset), image_size), table))
@@ -156,14 +226,14 @@ def _views_of_small_images(source, preset_pair, steps, tables, image_size, finis
     return steps.map(make, num_parallel_calls=PARALLEL_CALLS, deterministic=True)
 
 
-def _views_of_photos(source, preset_pair, steps, tables, image_size, finish):
+def _views_of_photos(source, presets, steps, tables, image_size, finish):
     """The same of images of any size, one at a time: what lies in a core's cache stays there."""
     read = reader(source)
 
     @tf.function(jit_compile=True, autograph=False)
     def plan(shape, rows):
         crops = []
-        for row, preset in zip(rows, preset_pair, strict=True):
+        for row, preset in zip(rows, presets, strict=True):
             draws = Draws(row[None])
             crop = random_crops(draws.crop, preset, shape[0], shape[1])
             crops.append((crop[0], draws.flips(preset)[0]))

@@ -26,7 +26,7 @@ def raw_batches(source, *, image_size, batch_size):
 
     Returns:
         `tf.data.Dataset` of (images, labels): uint8 (B, image_size, image_size, 3) and int64
-        (B,), -1 where there is no label.
+        (B,), -1 where there is no label; or (B, C), where the source's are multi-hot.
 
     Raises:
         ValueError: If `batch_size` is less than 1.
@@ -73,8 +73,8 @@ def plain_batches(source, *, image_size, batch_size, mean=IMAGENET_MEAN, std=IMA
         mean, std: See `normalise`.
 
     Returns:
-        `tf.data.Dataset` of (images, labels): float32 (B, image_size, image_size, 3) and int64
-        (B,), -1 where there is no label.
+        `tf.data.Dataset` of (images, labels): float32 (B, image_size, image_size, 3), and labels
+        as in `raw_batches`.
 
     Raises:
         ValueError: As `raw_batches` and `normalise`.

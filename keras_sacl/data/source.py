@@ -13,7 +13,9 @@ class ImageSource:
     Attributes:
         images: A uint8 array (N, H, W, 3) of small images of one size; or a list of N encoded
             images (bytes); or a list of N paths (str). JPEG, PNG, BMP, GIF or WebP.
-        labels: int64 array (N,), or None. -1 means that an image has no label.
+        labels: int64 array (N,), one class for each image; or multi-hot (N, C), 1 for a class that
+            is in the image; or None. -1 means that an image has no label; in multi-hot labels,
+            that it is left open whether the class counts (VOC's "difficult" objects).
         class_names: Names of the labels 0, 1, ..., or None.
         greyscale: Whether no image has colours (they have three equal channels then).
         skipped: List of (path, reason), the files that were left out.
@@ -34,6 +36,11 @@ class ImageSource:
         return isinstance(self.images, np.ndarray)
 
     @property
+    def multi_label(self):
+        """Whether `labels` are multi-hot."""
+        return self.labels is not None and self.labels.ndim == 2
+
+    @property
     def paths(self):
         """Whether `images` is a list of paths."""
         return not self.decoded and isinstance(self.images[0], str)
@@ -46,7 +53,10 @@ class ImageSource:
         """
         if count is None or count >= len(self):
             return self
-        chosen = evenly_spread(len(self), count)
+        return self.select(evenly_spread(len(self), count))
+
+    def select(self, chosen):
+        """The images of some indices, (M,) integers, in their order; one may come repeatedly."""
         images = self.images[chosen] if self.decoded else [self.images[i] for i in chosen]
         labels = None if self.labels is None else self.labels[chosen]
         return dataclasses.replace(self, images=images, labels=labels)

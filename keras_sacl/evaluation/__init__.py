@@ -27,6 +27,8 @@ from keras_sacl.evaluation.protocols import (
     fitting,
     is_score,
     label_kind,
+    protocol_of,
+    score_title,
 )
 
 __all__ = [
@@ -50,6 +52,8 @@ __all__ = [
     "knn_accuracy",
     "l2_normalise",
     "linear_probe",
+    "protocol_of",
+    "score_title",
     "linear_sgd_probe",
     "retrieval_recall",
 ]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_sacl.evaluation.features import l2_normalise
+from keras_sacl.evaluation.features import class_labels, l2_normalise
 
 CLUSTER_PROTOCOL = "kmeans-hungarian-v1"
 
@@ -30,7 +30,7 @@ def cluster_alignment(features, labels, test_features, test_labels, *, seed=0):
     from scipy.optimize import linear_sum_assignment
     from sklearn.cluster import KMeans
 
-    classes, targets = np.unique(labels, return_inverse=True)
+    classes, targets = np.unique(class_labels(labels), return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"`labels` must hold at least 2 classes. Received: {len(classes)}")
     found = KMeans(len(classes), n_init=10, random_state=seed).fit(l2_normalise(features))

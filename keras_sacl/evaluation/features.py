@@ -15,7 +15,7 @@ def extract_features(encode, batches):
         batches: Iterable of (images, labels); the last batch may be smaller.
 
     Returns:
-        (features, labels): float32 (N, F) and int64 (N,).
+        (features, labels): float32 (N, F) and int64 (N,), or (N, C) if they are multi-hot.
 
     Raises:
         ValueError: If there is no batch, or a feature is not finite.
@@ -68,6 +68,21 @@ def standardise(train, test):
     mean, std = train.mean(axis=0, dtype="float64"), train.std(axis=0, dtype="float64")
     inverse = np.where(std > 0, 1 / np.where(std > 0, std, 1), 0)
     return tuple(((x - mean) * inverse).astype("float32") for x in (train, test))
+
+
+def class_labels(labels):
+    """Labels of one class each, as an array (N,).
+
+    Raises:
+        ValueError: If they are of any other shape, such as multi-hot.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 1:
+        raise ValueError(
+            "`labels` must be one class for each image, (N,); for multi-hot ones there is "
+            f"`multi_label_map`. Received: labels of shape {labels.shape}"
+        )
+    return labels
 
 
 def fingerprint(model):

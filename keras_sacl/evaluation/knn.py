@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_sacl.evaluation.features import l2_normalise
+from keras_sacl.evaluation.features import class_labels, l2_normalise
 
 KNN_PROTOCOL = "knn20-cosine-t0.07-v1"
 BEST_NN_PROTOCOL = "best-nn-k1to101-cosine-t0.07-v1"
@@ -30,7 +30,8 @@ def knn_accuracy(bank, bank_labels, queries, query_labels, *, k=20, temperature=
         The accuracy, a float in [0, 1].
 
     Raises:
-        ValueError: If `k` or `temperature` is not positive, or a label is negative (unknown).
+        ValueError: If `k` or `temperature` is not positive, or a label is negative (unknown) or
+            multi-hot.
     """
     similarity, votes = _neighbours(bank, bank_labels, queries, query_labels, k)
     return _vote(similarity, votes, np.asarray(query_labels), temperature)
@@ -75,7 +76,7 @@ def few_label_accuracy(bank, bank_labels, queries, query_labels, *, labels, draw
     Raises:
         ValueError: If a class has fewer images than asked for.
     """
-    bank_labels = np.asarray(bank_labels)
+    bank_labels = class_labels(bank_labels)
     rng = np.random.default_rng(seed)
     accuracies = []
     for _ in range(draws):
@@ -109,7 +110,7 @@ def retrieval_recall(features, labels, *, ks=(1, 2, 4, 8)):
     Returns:
         A dict from k to the recall, a float in [0, 1].
     """
-    labels = np.asarray(labels)
+    labels = class_labels(labels)
     if max(ks) >= len(features):
         raise ValueError(f"`ks` must be below the {len(features)} images. Received: ks={ks}")
     features = l2_normalise(features)
@@ -152,7 +153,7 @@ def _neighbours(bank, bank_labels, queries, query_labels, k):
     """(similarities, labels) of each query's k nearest, both (M, k)."""
     if k < 1:
         raise ValueError(f"`k` must be at least 1. Received: k={k}")
-    bank_labels, query_labels = np.asarray(bank_labels), np.asarray(query_labels)
+    bank_labels, query_labels = class_labels(bank_labels), class_labels(query_labels)
     if min(bank_labels.min(), query_labels.min()) < 0:
         raise ValueError("k-NN needs labelled images. Received a label below 0.")
     bank, queries = l2_normalise(bank), l2_normalise(queries)

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from keras_sacl.evaluation.features import standardise
+from keras_sacl.evaluation.features import class_labels, standardise
 
 LINEAR_PROTOCOL = "linear-lbfgs-heldout20-v1"
 _INVERSE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
@@ -46,9 +46,9 @@ def check_labels(labels):
     """The classes among labels (N,), and labels (N,) as indices into them.
 
     Raises:
-        ValueError: If there are fewer than two classes.
+        ValueError: If there are fewer than two classes, or several for an image.
     """
-    classes, targets = np.unique(labels, return_inverse=True)
+    classes, targets = np.unique(class_labels(labels), return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"a linear probe needs at least 2 classes. Received: {len(classes)}")
     return classes, targets

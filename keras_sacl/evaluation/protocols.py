@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_sacl.evaluation import representation
 from keras_sacl.evaluation.clusters import CLUSTER_PROTOCOL, cluster_alignment
+from keras_sacl.evaluation.information import INFORMATION_PROTOCOL, probe_information
 from keras_sacl.evaluation.knn import (
     BEST_NN_PROTOCOL,
     KNN_PROTOCOL,
@@ -15,9 +16,11 @@ from keras_sacl.evaluation.knn import (
     knn_accuracy,
     retrieval_recall,
 )
+from keras_sacl.evaluation.layers import LAYERS_PROTOCOL, layer_probe
 from keras_sacl.evaluation.linear import LINEAR_PROTOCOL, linear_probe
 from keras_sacl.evaluation.linear_papers import COMPRESS, SSL_SMALL, disco_probe, paper_probe
 from keras_sacl.evaluation.linear_sgd import LINEAR_SGD_PROTOCOL, linear_sgd_probe
+from keras_sacl.evaluation.multi_label import MULTI_LABEL_PROTOCOL, multi_label_map
 
 RETRIEVAL_PROTOCOL = "recall-cosine-leave-one-out-v1"
 REPRESENTATION_PROTOCOL = "representation-test-images-v1"
@@ -119,11 +122,31 @@ def _representation(features):
         **representation.spread(features.test),
         "representation_protocol": REPRESENTATION_PROTOCOL,
     }
-    if features.test_labels is not None:
+    if features.test_labels is not None and features.test_labels.ndim == 1:
         found["intra_class_alignment"] = representation.intra_class_alignment(
             features.test, features.test_labels
         )
     return found
+
+
+def _information(features):
+    found = probe_information(*features.labelled, seed=features.seed)
+    return {**found, "information_protocol": INFORMATION_PROTOCOL}
+
+
+def _multi_label(features):
+    found = multi_label_map(*features.labelled, seed=features.seed)
+    scores = {name: found[name] for name in ("map", "map_11_point")}
+    return {**scores, "map_protocol": MULTI_LABEL_PROTOCOL}
+
+
+def _layers(features):
+    rows = layer_probe(features.encoder, *features.batches, seed=features.seed)
+    found = {f"layer{i}_top1": row["top1"] for i, row in enumerate(rows, start=1)}
+    # Chosen on the held-out fifth, not on the test images.
+    best = max(rows, key=lambda row: row["held_out_top1"])
+    found["layers_best_top1"], found["layers_best_layer"] = best["top1"], best["layer"]
+    return {**found, "layers_protocol": LAYERS_PROTOCOL}
 
 
 def _two_views(features):
@@ -176,6 +199,9 @@ PROTOCOLS = {
     "retrieval": Protocol(_retrieval),
     "representation": Protocol(_representation, labels="none"),
     "two_views": Protocol(_two_views, labels="none", needs="views"),
+    "information": Protocol(_information),
+    "layers": Protocol(_layers, needs="encoder"),
+    "multi_label": Protocol(_multi_label, labels="many"),
 }
 DEFAULT_PROTOCOLS = ("knn", "linear")
 
@@ -197,9 +223,42 @@ def fitting(labels, *, views, encoder):
 
 
 # What a protocol gives beside its scores: settings that it chose, and names.
-_DETAILS = ("_protocol", "_k", "_penalty", "_learning_rate", "_weight_decay", "feature_dim")
+_DETAILS = (
+    "_protocol", "_k", "_penalty", "_learning_rate", "_weight_decay", "_layer", "_max",
+    "feature_dim",
+)  # fmt: skip
 
 
 def is_score(name):
     """Whether an entry of a result is a score, which the untrained encoder has one of as well."""
     return not name.endswith(_DETAILS) and not name.startswith("num_")
+
+
+# Scores that do not begin with the name of their protocol.
+_FAMILIES = {
+    "recall": "retrieval", "uniformity": "representation", "effective": "representation",
+    "dimension": "representation", "off": "representation", "intra": "representation",
+    "alignment": "two_views", "instance": "two_views", "i": "information", "layer": "layers",
+}  # fmt: skip
+_TITLES = {
+    "i_x_t": "I(X; T), bits", "i_t_y": "I(T; Y), bits",
+    "i_t_y_shuffled": "I(T; Y), labels shuffled", "map": "mAP", "map_11_point": "mAP, 11 points",
+    "off_diagonal_correlation": "off-diagonal correlation",
+    "intra_class_alignment": "intra-class alignment",
+}  # fmt: skip
+
+
+def protocol_of(score, result):
+    """The versioned name of the protocol that gave a score of a result; "" if it is none's."""
+    parts = score.split("_")
+    for end in range(len(parts), 0, -1):
+        found = result.get("_".join(parts[:end]) + "_protocol")
+        if found:
+            return found
+    return result.get(f"{_FAMILIES.get(parts[0].rstrip('0123456789'))}_protocol", "")
+
+
+def score_title(score):
+    """What to call a score in a table."""
+    title = score.replace("top1", "top-1").replace("best_nn", "best-NN").replace("knn", "k-NN")
+    return _TITLES.get(score, title.replace("_", " "))

@@ -5,7 +5,7 @@ All take (N, F) features of frozen encoders and compute in float64.
 
 import numpy as np
 
-from keras_sacl.evaluation.features import l2_normalise
+from keras_sacl.evaluation.features import class_labels, l2_normalise
 
 _BLOCK = 1024  # rows at a time: the N x N distances are never all in memory
 
@@ -60,7 +60,7 @@ def intra_class_alignment(features, labels):
     Raises:
         ValueError: If no class has two images.
     """
-    x, labels = _unit(features), np.asarray(labels)
+    x, labels = _unit(features), class_labels(labels)
     total, pairs = 0.0, 0
     for label in np.unique(labels):
         own = x[labels == label]

@@ -24,7 +24,8 @@ class Reference:
     Args:
         encoder: A `keras.Model`, (B, S, S, 3) normalised pixels to (B, F).
         mean, std: Of the normalisation, three numbers each, for pixels in [0, 1].
-        bank, queries: (images uint8, labels) each; labels of -1 leave out the k-NN.
+        bank, queries: (images uint8, labels) each; labels of -1, or multi-hot ones,
+            leave out the k-NN.
 
     Attributes:
         queries: (M, F) features of the queries.
@@ -36,7 +37,8 @@ class Reference:
         self.bank_images, self.bank_labels = bank
         self.query_images, self.query_labels = queries
         self.queries = self._features(encoder, self.query_images, pixels=False)
-        self.labelled = min(self.bank_labels.min(), self.query_labels.min()) >= 0
+        both = self.bank_labels, self.query_labels
+        self.labelled = all(labels.ndim == 1 and labels.min() >= 0 for labels in both)
         self.knn_top1 = None
         if self.labelled:
             keras_bank = self._features(encoder, self.bank_images, pixels=False)

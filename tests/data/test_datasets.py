@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_sacl.data import load_source
+from keras_sacl.data import load_source, plain_batches
+from keras_sacl.evaluation import extract_features
 
 
 def write(path, shape=(20, 24, 3), seed=0, grey=False):
@@ -154,3 +155,89 @@ def test_photos_stay_encoded(tfds_dir):
     assert len(source) == 30 and isinstance(source.images[0], bytes)
     assert len(source.class_names) == 81 and source.labels.shape == (30,)
     assert not source.greyscale
+
+
+CLASSES = ("bird", "boat", "car", "dog")
+# The classes in six images, and those of them that have an object that is not difficult.
+SHOWN = [([0, 2], [0, 2]), ([1], []), ([0, 1, 3], [1]), ([3], [3]), ([], []), ([2, 3], [2])]
+PRESENT = [[1, 0, 1, 0], [0, 1, 0, 0], [1, 1, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0], [0, 0, 1, 1]]
+HOT = [[1, 0, 1, 0], [0, -1, 0, 0], [-1, 1, 0, -1], [0, 0, 0, 1], [0, 0, 0, 0], [0, 0, 1, -1]]
+
+
+@pytest.fixture(scope="module")
+def voc_dir(tmp_path_factory):
+    """TFDS data sets on disk: voc_like/photos with the features of voc/2007, voc_like/small."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    labels = tfds.features.Sequence(tfds.features.ClassLabel(names=CLASSES))
+
+    class VocLike(tfds.core.GeneratorBasedBuilder):
+        # TFDS would look for the package that the tests are in, by importlib_resources.
+        __module__ = "__main__"
+
+        BUILDER_CONFIGS = [
+            tfds.core.BuilderConfig(name=name, version="1.0.0") for name in ("photos", "small")
+        ]
+
+        @property
+        def photos(self):
+            return self.builder_config.name == "photos"
+
+        def _info(self):
+            boxes = {"label": labels.feature, "bbox": tfds.features.BBoxFeature()}
+            features = {"labels": labels, "image": tfds.features.Image(shape=(16, 16, 3))}
+            if self.photos:
+                features |= {
+                    "image": tfds.features.Image(),
+                    "image/filename": tfds.features.Text(),
+                    "objects": tfds.features.Sequence(boxes),
+                    "labels_no_difficult": labels,
+                }
+            features = tfds.features.FeaturesDict(features)
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, dl_manager):
+            return {name: self._generate_examples(name) for name in ("train", "val", "test")}
+
+        def _generate_examples(self, split):
+            for i, (present, certain) in enumerate(SHOWN):
+                if split == "test":  # without annotations, as VOC 2012's
+                    present = certain = []
+                # The grey of an image says which one it is: TFDS shuffles them.
+                row = {"image": np.full((16, 16 + 4 * self.photos, 3), 40 * i, np.uint8)}
+                if self.photos:
+                    box = tfds.features.BBox(0.0, 0.0, 1.0, 1.0)
+                    row["image/filename"] = f"{i}.jpg"
+                    row["objects"] = [{"label": label, "bbox": box} for label in present]
+                    row["labels_no_difficult"] = certain
+                yield i, row | {"labels": present}
+
+    directory = tmp_path_factory.mktemp("tfds")
+    for config in ("photos", "small"):
+        VocLike(data_dir=directory, config=config).download_and_prepare()
+    return str(directory)
+
+
+@pytest.mark.parametrize("name, hot", [("voc_like/photos", HOT), ("voc_like/small", PRESENT)])
+def test_several_classes_an_image(voc_dir, name, hot):
+    source = load_source(name, "train", data_dir=voc_dir, image_size=16)
+    assert source.multi_label and source.labels.dtype == np.int64
+    assert source.class_names == list(CLASSES)
+    assert source.decoded == (name == "voc_like/small")
+    features, labels = extract_features(
+        lambda images: images[:, 0, 0], plain_batches(
+            source, image_size=16, batch_size=4, mean=(0, 0, 0), std=(1, 1, 1)
+        )
+    )  # fmt: skip
+    np.testing.assert_array_equal(labels, source.labels)
+    shown = np.round(features[:, 0] * 255 / 40).astype(int)
+    assert sorted(shown) == list(range(6))
+    np.testing.assert_array_equal(labels, np.array(hot)[shown])
+    np.testing.assert_array_equal(source.take(3).labels, source.labels[::2])
+
+
+def test_splits_of_several_classes(voc_dir):
+    both = load_source("voc_like/photos", "train+val", data_dir=voc_dir)
+    assert both.labels.shape == (12, 4) and (both.labels.sum(axis=0) == 2 * np.sum(HOT, 0)).all()
+    assert load_source("voc_like/small", "train", data_dir=voc_dir, limit=2).labels.shape == (2, 4)
+    bare = load_source("voc_like/photos", "test", data_dir=voc_dir)
+    assert bare.labels is None and not bare.multi_label and len(bare) == 6

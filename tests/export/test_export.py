@@ -93,6 +93,13 @@ def test_a_file_of_another_encoder_fails(encoder, pixels, tmp_path):
         assert not row["passed"] and "differs from Keras by" in row["reason"]
 
 
+def test_labels_that_k_nn_cannot_use_leave_it_out(encoder, pixels):
+    images, labels = pixels
+    for other in (np.full(len(labels), -1), np.eye(10, dtype="int64")[labels]):
+        reference = Reference(encoder, **context((images, other)))
+        assert reference.knn_top1 is None and not reference.labelled
+
+
 def test_operations_outside_the_builtins_are_found(tmp_path):
     @tf.function(input_signature=[tf.TensorSpec((1, 4, 4), tf.float32)])
     def foreign(x):
