@@ -104,11 +104,9 @@ def run(config):
 
 def check_same_run(config, flags_file):
     """Refuses to go on with a run under settings that would make it another run."""
-    holder = flags.FlagValues()
-    define_flags(holder)
     try:
-        earlier = read_config(["train.py", f"--flagfile={flags_file}"], holder)
-    except (ConfigError, flags.Error, UnicodeDecodeError) as error:
+        earlier = RunConfig.from_flag_lines(flags_file.read_text(encoding="utf-8"))
+    except (ConfigError, UnicodeDecodeError) as error:
         raise ConfigError(
             "run_dir",
             config.run_dir,

@@ -3,9 +3,11 @@
 import dataclasses
 import difflib
 import math
+import types
+import typing
 
-STAGES = ("pretrain", "evaluate", "finetune", "export")
-_DEFAULT_STAGES = ("pretrain", "evaluate", "export")
+STAGES = ("pretrain", "evaluate", "finetune", "export", "report")
+_DEFAULT_STAGES = ("pretrain", "evaluate", "export", "report")
 METHOD_NAMES = ("barlow_twins", "xd", "sacl", "sacl_xd")
 OPTIMIZER_NAMES = ("lars", "sgd", "adamw", "lamb")
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
@@ -56,7 +58,8 @@ class RunConfig:
 
     # Run
     stages: tuple = _flag(
-        _DEFAULT_STAGES, "Stages to run, in order: pretrain, evaluate, finetune, export."
+        _DEFAULT_STAGES, "Stages to run, in order: pretrain, evaluate, finetune, export, "
+        "report."
     )
     run_dir: str = _flag("runs/default", "Directory that the run writes everything to.")
     resume: bool = _flag(False, "Continue the run in --run_dir from its newest checkpoint.")
@@ -112,7 +115,7 @@ class RunConfig:
         ("knn", "linear"),
         "What to measure: knn, best_nn, knn_1shot, knn_1pct, knn_10pct, linear, linear_sgd, "
         "linear_disco, linear_ssl_small, linear_compress, clusters, retrieval, representation, "
-        "two_views; or all, for all that the data allow.",
+        "two_views, information, layers, multi_label; or all, for all that the data allow.",
     )
     eval_encoder: str | None = _flag(
         None,
@@ -203,7 +206,7 @@ class RunConfig:
     )
     kd_temperature: float = _flag(4.0, "Temperature at which --finetune_teacher is imitated.")
     kd_weight: float = _flag(
-        0.9, "Weight of the imitation of --finetune_teacher; the rest goes to the labels. In [0, 1]."
+        0.9, "Weight of imitating --finetune_teacher, in [0, 1]; the rest goes to the labels."
     )
 
     # Export
@@ -338,6 +341,28 @@ class RunConfig:
             and getattr(self, field.name) != getattr(other, field.name)
         ]
 
+    @classmethod
+    def from_flag_lines(cls, text):
+        """The validated configuration that `flag_lines` was written from.
+
+        Args:
+            text: Contents of a run's flags.txt.
+
+        Raises:
+            ConfigError: On a setting that this version does not have, or a value that cannot
+                work.
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        values = {}
+        for line in filter(None, map(str.strip, text.splitlines())):
+            name, equals, value = line.removeprefix("--").partition("=")
+            if name not in fields and not equals and name.removeprefix("no") in fields:
+                name, value = name.removeprefix("no"), "false"
+            if name not in fields:
+                raise ConfigError(name, value, "is no setting of this version of keras_sacl")
+            values[name] = _parsed(fields[name], value)
+        return cls(**values).validated()
+
     def flag_lines(self):
         """The lines of a flagfile that reproduces this configuration."""
         lines = []
@@ -351,6 +376,21 @@ class RunConfig:
                 value = ",".join(value) if isinstance(value, tuple) else value
                 lines.append(f"--{field.name}={value}")
         return lines
+
+
+def _parsed(field, text):
+    """The value of a setting from its text, as `flag_lines` writes it."""
+    kind = field.type
+    if isinstance(kind, types.UnionType):
+        kind = typing.get_args(kind)[0]
+    if kind is bool:
+        return text != "false"
+    if kind is tuple:
+        return tuple(text.split(","))
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise ConfigError(field.name, text, f"is no {kind.__name__}") from error
 
 
 def _member(flag, value, allowed):

@@ -4,6 +4,7 @@ import pathlib
 import re
 
 import absl.flags
+import keras
 import pytest
 from PIL import Image
 
@@ -34,6 +35,13 @@ def folder(tmp_path_factory):
     (tmp / "broken" / "a.jpg").write_bytes(b"no image")
     for side in (12, 14):
         Image.new("RGB", (side, 12), (side, 0, 0)).save(tmp / "mixed" / f"{side}.png")
+    for name, classes, last in (
+        ("teacher", 10, "linear"),
+        ("softmax", 10, "softmax"),
+        ("seven", 7, "linear"),
+    ):
+        layers = [keras.layers.Flatten(), keras.layers.Dense(classes, activation=last)]
+        keras.Sequential([keras.Input((8, 8, 3)), *layers]).save(tmp / f"{name}.keras")
     (tmp / "filled" / "thesis.txt").write_text("mine")
     (tmp / "file").write_text("")
     (tmp / "old" / "flags.txt").write_text("--temperature=0.2\n")

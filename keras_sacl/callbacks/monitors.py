@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_sacl.evaluation import representation
 from keras_sacl.evaluation.features import extract_features, inference
+from keras_sacl.evaluation.information import probe_information
 from keras_sacl.evaluation.knn import knn_accuracy
 
 
@@ -41,25 +42,31 @@ class EncoderMonitor(keras.callbacks.Callback):
 
 
 class KNNMonitor(EncoderMonitor):
-    """Logs `knn_top1`, the k-NN accuracy.
+    """Logs `knn_top1`, the k-NN accuracy; and the encoder's place in the information plane.
 
     Args:
         bank, queries: Callables that give fresh iterables of (images, labels) batches, labelled;
             the images as the encoder takes them.
         every: As in `EncoderMonitor`.
         k, temperature: As in `keras_sacl.evaluation.knn.knn_accuracy`.
+        information: Whether to log `i_x_t` and `i_t_y` of the queries too: see
+            `keras_sacl.evaluation.information.probe_information`.
     """
 
-    def __init__(self, bank, queries, every=5, k=20, temperature=0.07):
+    def __init__(self, bank, queries, every=5, k=20, temperature=0.07, information=False):
         super().__init__(every)
-        self.bank, self.queries = bank, queries
+        self.bank, self.queries, self.information = bank, queries, information
         self.k, self.temperature = k, temperature
 
     def measure(self, encode):
         bank, bank_labels = extract_features(encode, self.bank())
         queries, labels = extract_features(encode, self.queries())
-        settings = {"k": self.k, "temperature": self.temperature}
-        return {"knn_top1": knn_accuracy(bank, bank_labels, queries, labels, **settings)}
+        sets = bank, bank_labels, queries, labels
+        found = {"knn_top1": knn_accuracy(*sets, k=self.k, temperature=self.temperature)}
+        if self.information:
+            place = probe_information(*sets)
+            found |= {name: place[name] for name in ("i_x_t", "i_t_y")}
+        return found
 
 
 class RepresentationMonitor(EncoderMonitor):

@@ -2,12 +2,17 @@
 
 from keras_sacl.stages.evaluate import evaluate
 from keras_sacl.stages.export import export
+from keras_sacl.stages.finetune import finetune
 from keras_sacl.stages.inputs import check_inputs
 from keras_sacl.stages.pretrain import pretrain
+from keras_sacl.stages.report import report
 from keras_sacl.stages.run_dir import RunDir
 from keras_sacl.stages.strategy import is_first, make_strategy
 
-RUNNERS = {"pretrain": pretrain, "evaluate": evaluate, "export": export}
+RUNNERS = {
+    "pretrain": pretrain, "evaluate": evaluate, "finetune": finetune, "export": export,
+    "report": report,
+}  # fmt: skip
 
 __all__ = [
     "RUNNERS",
@@ -15,7 +20,9 @@ __all__ = [
     "check_inputs",
     "evaluate",
     "export",
+    "finetune",
     "is_first",
     "make_strategy",
     "pretrain",
+    "report",
 ]

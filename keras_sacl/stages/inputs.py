@@ -1,9 +1,20 @@
 """The images of a run: loaded once, checked before any work, shared by the stages."""
 
 import functools
+import os
+import zipfile
+
+import keras
+import numpy as np
 
 from keras_sacl.config import ConfigError
-from keras_sacl.data import decode_all, get_preset, load_source, two_view_dataset
+from keras_sacl.data import (
+    decode_all,
+    get_preset,
+    labelled_share,
+    load_source,
+    two_view_dataset,
+)
 from keras_sacl.evaluation import PROTOCOLS, fitting, label_kind
 
 
@@ -22,6 +33,10 @@ def check_inputs(config):
             raise ConfigError("eval_dataset", config.eval_dataset, "has no labels")
     if "evaluate" in config.stages:
         evaluated_protocols(config)
+    if "finetune" in config.stages:
+        finetuning_images(config)
+        if config.finetune_teacher is not None:
+            finetuning_teacher(config)
 
 
 # Images whose two views are compared: among N, one's own is found by chance once in N times, so
@@ -150,6 +165,71 @@ def fixed_views(config, source, image_size=None):
         seed=config.seed,
         epochs=1,
     )
+
+
+@functools.lru_cache(maxsize=1)
+def finetuning_images(config):
+    """(training, test, number of classes) to fine-tune with: those that have a label.
+
+    Of the training images --finetune_labels of each class.
+
+    Raises:
+        ConfigError: If there are no labels of one class each, or of one class alone.
+    """
+    train, test = labelled_images(config)
+    flag = "eval_dataset" if config.eval_dataset else "dataset"
+    dataset = getattr(config, flag)
+    try:
+        chosen = labelled_share(train, config.finetune_labels, seed=config.seed)
+        test = labelled_share(test)
+    except ValueError as error:
+        raise ConfigError(
+            flag, dataset,
+            "has no labels of one class each for --stages=finetune; name a labelled data set with "
+            "--eval_dataset",
+        ) from error  # fmt: skip
+    if len(np.unique(chosen.labels)) < 2:
+        raise ConfigError(
+            flag, dataset, "has labels of one class alone; --stages=finetune needs at least 2"
+        )
+    return chosen, test, len(train.class_names or ()) or int(train.labels.max()) + 1
+
+
+@functools.lru_cache(maxsize=1)
+def finetuning_teacher(config):
+    """The classifier of --finetune_teacher.
+
+    Raises:
+        ConfigError: If the file is missing or broken, holds code (Keras' safe mode is on), or
+            holds something else than a classifier of these images into these classes.
+    """
+    path = config.finetune_teacher
+
+    def refuse(expected):
+        return ConfigError("finetune_teacher", path, expected)
+
+    if not os.path.isfile(path):
+        raise refuse("is no file; name the .keras file of a classifier")
+    try:
+        teacher = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise refuse(f"cannot be loaded ({reason}); name another") from error
+    size, classes = config.image_size, finetuning_images(config)[2]
+    taken, given = getattr(teacher, "input_shape", None), getattr(teacher, "output_shape", None)
+    if taken not in ((None, size, size, 3), (None, None, None, 3)):
+        raise refuse(
+            f"must take images (None, {size}, {size}, 3), as --image_size says; takes {taken}"
+        )
+    if given != (None, classes):
+        raise refuse(f"must give logits of the {classes} classes, (None, {classes}); gives {given}")
+    noise = np.random.default_rng(0).normal(size=(8, size, size, 3)).astype("float32")
+    outputs = np.asarray(teacher(noise, training=False))
+    if not np.isfinite(outputs).all():
+        raise refuse("gives logits that are not finite; name another")
+    if (outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1, atol=1e-3):
+        raise refuse("must give logits, not probabilities; save it without its softmax")
+    return teacher
 
 
 def _load(config, dataset, split):

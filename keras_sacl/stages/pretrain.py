@@ -5,6 +5,7 @@ import time
 
 from keras_sacl import callbacks
 from keras_sacl.stages.build import deployed_float32
+from keras_sacl.stages.environment import environment
 from keras_sacl.stages.inputs import training_images
 from keras_sacl.stages.training import Training, has_gpu
 
@@ -52,6 +53,7 @@ def pretrain(config, run_dir, say=print):
         "seconds_this_session": round(time.perf_counter() - started, 1),
         "final": lines[-1] if lines else None,
     }
+    run_dir.record("environment", environment())
     run_dir.record("pretrain", result)
     return result
 

@@ -25,7 +25,9 @@ class RunDir:
         self.results_file = self.path / "results.json"
         self.checkpoints = self.path / "checkpoints"
         self.encoder = self.path / "encoder.keras"
+        self.classifier = self.path / "classifier.keras"
         self.export = self.path / "export"
+        self.report = self.path / "report.html"
         self.tensorboard = self.path / "tensorboard"
 
     def check(self, config):

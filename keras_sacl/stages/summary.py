@@ -1,6 +1,6 @@
 """The short table at the end of a run."""
 
-from keras_sacl.evaluation import is_score
+from keras_sacl.evaluation import is_score, score_title
 
 
 def summary(results):
@@ -12,13 +12,18 @@ def summary(results):
         for key, value in evaluated.items():
             before = evaluated.get(f"{key}_untrained")
             if before is not None and _is_shown(key):
-                rows.append((_title(key), f"{before:.4f}", f"{value:.4f}"))
+                rows.append((score_title(key), f"{before:.4f}", f"{value:.4f}"))
         blocks.append(_table(rows))
         blocks.append(_evaluated_on(evaluated))
     for path, found in results.get("evaluate_files", {}).items():
-        rows = [(_title(key), f"{value:.4f}") for key, value in found.items() if _is_shown(key)]
+        rows = [
+            (score_title(key), f"{value:.4f}") for key, value in found.items() if _is_shown(key)
+        ]
         blocks.append(_table([("", path), *rows]))
         blocks.append(_evaluated_on(found))
+    finetuned = results.get("finetune")
+    if finetuned:
+        blocks.append(_finetuned(finetuned))
     exported = results.get("export")
     if exported:
         rows = [("file", "KiB", "max diff", "cosine", "k-NN", "ms", "check")]
@@ -38,6 +43,15 @@ def summary(results):
     return "\n\n".join(blocks)
 
 
+def _finetuned(results):
+    rows = [("top-1", "data", "labels", "from scratch", "pretrained", "teacher")]
+    for row in results:
+        names = (row["protocol"], row["dataset"], f"{row['num_train']}")
+        scores = (row["top1_from_scratch"], row["top1"], row["teacher_top1"])
+        rows.append((*names, *(_number(score, "{:.4f}") for score in scores)))
+    return _table(rows)
+
+
 def _is_shown(key):
     return is_score(key) and key not in ("dataset", "feature_std")
 
@@ -48,11 +62,6 @@ def _evaluated_on(found):
         f"on {found['dataset']}: {found['num_train']} training and {found['num_test']} test "
         f"images; {', '.join(protocols)}"
     )
-
-
-def _title(key):
-    titles = {"knn_top1": "k-NN top-1", "best_nn_top1": "best-NN top-1"}
-    return titles.get(key, key.replace("top1", "top-1").replace("_", " "))
 
 
 def _number(value, form, factor=1):

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_sacl import callbacks
 from keras_sacl.config import ConfigError
 from keras_sacl.data import get_preset, load_source, plain_batches, two_view_dataset, view_finisher
+from keras_sacl.evaluation import label_kind
 from keras_sacl.stages.build import build_method, compile_method
 from keras_sacl.stages.inputs import VIEWED, augmented_images, fixed_views
 from keras_sacl.stages.strategy import is_first, make_strategy
@@ -117,7 +118,7 @@ class Training:
                     steps_per_epoch=self.steps - done,
                     callbacks=found + cut,
                     shuffle=False,  # the data comes in its order
-                    verbose=_verbosity(config.verbose) if self.first else 0,
+                    verbose=verbosity(config.verbose) if self.first else 0,
                 )
                 self.step = (epoch + 1) * self.steps if done else self.total_steps
 
@@ -199,7 +200,7 @@ def _end_after_one_epoch(method):
 
 
 def _knn_monitor(config, source):
-    if source.labels is None:
+    if label_kind(source.labels) != "one":
         return None
     try:
         queries = load_source(
@@ -216,10 +217,12 @@ def _knn_monitor(config, source):
         lambda: plain_batches(source.take(_MONITOR_BANK), **batches),
         lambda: plain_batches(queries, **batches),
         every=config.knn_every,
+        information=True,
     )
 
 
-def _verbosity(verbose):
+def verbosity(verbose):
+    """What `fit` is to be told for --verbose: 1 a bar, 2 a line for each epoch, 0 nothing."""
     if verbose == "auto":
         verbose = "bar" if sys.stdout.isatty() else "line"
     return {"bar": 1, "line": 2, "quiet": 0}[verbose]

@@ -274,11 +274,13 @@ def test_knn_monitor_measures_the_deployed_encoder():
             seen[epoch + 1] = dict(logs)
 
     monitor = callbacks.KNNMonitor(
-        lambda: [(images[:40], labels[:40])], lambda: [(images[40:], labels[40:])], every=2, k=5
-    )
+        lambda: [(images[:40], labels[:40])], lambda: [(images[40:], labels[40:])], every=2, k=5,
+        information=True,
+    )  # fmt: skip
     method.fit(steps(5), epochs=5, steps_per_epoch=1, verbose=0, callbacks=[monitor, Spy()])
     assert [epoch for epoch, logs in seen.items() if "knn_top1" in logs] == [2, 4, 5]
     assert seen[5]["knn_top1"] > 0.9
+    assert 0 < seen[5]["i_t_y"] <= 1 and seen[5]["i_t_y"] <= seen[5]["i_x_t"] <= np.log2(20)
 
 
 def test_representation_monitor_compares_two_views():

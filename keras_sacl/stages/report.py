@@ -1,0 +1,162 @@
+"""The report of a run: gathers what is there, and writes report.html."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_sacl.callbacks import RunCheckpoint, read_metrics
+from keras_sacl.config import ConfigError
+from keras_sacl.costs import measure, training_cost
+from keras_sacl.data import get_preset, plain_batches, raw_batches
+from keras_sacl.evaluation import extract_features, label_kind
+from keras_sacl.heads import parse_projector
+from keras_sacl.report.page import report_page
+from keras_sacl.report.run_report import Looks, RunReport
+from keras_sacl.report.views import view_rows
+from keras_sacl.stages.build import build_method, compile_method
+from keras_sacl.stages.inputs import VIEWED, fixed_views, labelled_images, training_images
+from keras_sacl.stages.run_dir import write_text
+
+_IMAGES = 1000
+_SHOWN_SIZE = 96  # pixels; larger images are shown at this size
+_VIEW_ROWS, _VIEW_PAIRS = 4, 3
+_DIMENSIONS = 64  # of embeddings, in the pictures of their correlations
+
+
+def report(config, run_dir, say=print):
+    """Writes report.html into the run directory.
+
+    Args:
+        config: A validated `RunConfig`.
+        run_dir: A `RunDir` of a run that has begun.
+        say: Called with lines for the user.
+
+    Returns:
+        The path of the file.
+    """
+    write_text(run_dir.report, report_page([collect(config, run_dir)]))
+    say(f"report: {run_dir.report}")
+    return run_dir.report
+
+
+def collect(config, run_dir, name=None):
+    """What a report shows of a run. What is missing is left out, and said in its notes.
+
+    Args:
+        config: The validated `RunConfig` of the run.
+        run_dir: Its `RunDir`.
+        name: What to call it; its directory's name by default.
+
+    Returns:
+        A `RunReport`.
+    """
+    found = RunReport(
+        name=name or run_dir.path.resolve().name,
+        settings={field: getattr(config, field) for field in config.__dataclass_fields__},
+        flag_lines=config.flag_lines(),
+        metrics=read_metrics(run_dir.metrics),
+        results=run_dir.results(),
+        costs=_costs(config, run_dir.results()),
+    )
+    if not run_dir.encoder.is_file():
+        found.notes.append("The run has no encoder.keras yet: it has not ended.")
+        return found
+    try:
+        found.looks = _look(config, run_dir)
+    except (ConfigError, ValueError) as error:  # the data may lie elsewhere by now
+        found.notes.append(f"No pictures, since the images cannot be had: {error}")
+        return found
+    try:
+        found.looks.correlations = _correlations(config, run_dir, found)
+    except (ConfigError, ValueError) as error:
+        found.notes.append(f"No correlations of embeddings: {error}")
+    return found
+
+
+def _costs(config, results):
+    """Rows (what, text)."""
+    slim = measure(config.encoder, config.width, config.image_size)
+    host = measure(config.encoder, config.host_width, config.image_size) if config.slims else None
+    rows = [("deployed encoder", f"{slim.macs / 1e6:,.1f} M multiply-adds an image")]
+    if host:
+        rows.append(("host", f"{host.macs / 1e6:,.1f} M multiply-adds an image"))
+    images = results.get("pretrain", {}).get("images")
+    if images:
+        cost = training_cost(
+            config.effective_method, slim, host=host, batch_size=config.batch_size, images=images,
+            epochs=config.epochs, projector=parse_projector(config.projector),
+        )  # fmt: skip
+        rows += [
+            ("training step", f"{cost.per_step / 1e9:,.1f} GFLOPs"),
+            *((f"of it: {part}", f"{100 * flops / cost.per_image:.0f} %")
+              for part, flops in cost.parts.items() if flops),
+            ("epoch", f"{cost.per_epoch / 1e12:,.2f} TFLOPs"),
+            ("run", f"{cost.per_run / 1e12:,.2f} TFLOPs"),
+        ]  # fmt: skip
+    return rows
+
+
+def _look(config, run_dir):
+    test = labelled_images(config)[1].take(_IMAGES)
+    sizes = {"image_size": config.image_size, "batch_size": 250}
+    features, labels = extract_features(run_dir.load_encoder(), plain_batches(test, **sizes))
+    pixels = np.concatenate([images for images, _ in raw_batches(test, **sizes)])
+    if config.image_size > _SHOWN_SIZE:
+        small = tf.image.resize(pixels, [_SHOWN_SIZE, _SHOWN_SIZE], "area")
+        pixels = small.numpy().round().astype("uint8")
+    views = view_rows(
+        training_images(config).take(_VIEW_ROWS), get_preset(config.augmentation),
+        image_size=config.image_size, pairs=_VIEW_PAIRS, seed=config.seed,
+    )  # fmt: skip
+    labels = labels if label_kind(labels) == "one" else None
+    return Looks(pixels, features, labels, test.class_names, views)
+
+
+def _correlations(config, run_dir, found):
+    """Correlation matrices of embeddings, by caption, then by the title of each matrix."""
+    method = build_method(config)
+    steps = found.results.get("pretrain", {}).get("steps", config.epochs) // config.epochs
+    compile_method(method, config, max(steps, 1))
+    checkpoint = RunCheckpoint(run_dir.checkpoints, write=False)
+    if not checkpoint.restore(method, warn=found.notes.append):
+        raise ValueError("the run has no checkpoint")
+    views = fixed_views(config, training_images(config).take(VIEWED // 2))
+    pairs = _slimmed(method, views) if config.slims else _one_encoder(method, views)
+    return {
+        caption: {title: _correlation(a, b) for title, (a, b) in named.items()}
+        for caption, named in pairs.items()
+    }
+
+
+def _slimmed(method, views):
+    def z(x, slim):
+        return method.frozen_embed(x, slim=slim).numpy()
+
+    found = [(z(a, False), z(b, True), z(a, True), z(b, False)) for a, b in views]
+    z_a, z_b, other_a, other_b = (np.concatenate(part) for part in zip(*found, strict=True))
+    return {
+        "<b>Embeddings of the two views</b>, view A by the host, view B by the slim network. Good "
+        "is a bright diagonal on a blank ground: each dimension agrees, and says something of its "
+        "own.": {"z_A (host), z_B (slim)": (z_a, z_b)},
+        "<b>Embeddings of one view by both encoders.</b> The nearer to a clean diagonal, the less "
+        "sparsity alone has pulled the two apart.": {
+            "view A: host, slim": (z_a, other_a), "view B: slim, host": (z_b, other_b),
+        },
+    }  # fmt: skip
+
+
+def _one_encoder(method, views):
+    found = [tuple(method.frozen_embed(x).numpy() for x in pair) for pair in views]
+    z_a, z_b = (np.concatenate(part) for part in zip(*found, strict=True))
+    return {
+        "<b>Embeddings of the two views.</b> Good is a bright diagonal on a blank ground: each "
+        "dimension agrees, and says something of its own.": {
+            "z_A, z_B": (z_a, z_b), "z_A, z_A": (z_a, z_a),
+        },
+    }  # fmt: skip
+
+
+def _correlation(a, b):
+    """(D, D) correlations of the first dimensions of embeddings (N, D) each."""
+    a, b = (x[:, :_DIMENSIONS].astype("float64") for x in (a, b))
+    a, b = ((x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-12) for x in (a, b))
+    return a.T @ b / len(a)
