@@ -20,7 +20,9 @@ def run(layer, norm, x):
     return [np.asarray(tf.cast(v, tf.float32)) for v in (y, *gradients, *norm.variables)]
 
 
-@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("mixed_bfloat16", 4e-2), ("float64", 1e-9)])
+@pytest.mark.parametrize(
+    "dtype, tolerance", [("float32", 1e-5), ("mixed_bfloat16", 4e-2), ("float64", 1e-9)]
+)
 @pytest.mark.parametrize("settings", [{}, {"scale": False}, {"center": False, "momentum": 0.5}])
 @pytest.mark.parametrize("shape", [(6, 5, 4, 7), (60, 7), (6, 10, 7)])
 def test_equals_the_layer(shape, settings, dtype, tolerance):

@@ -23,20 +23,20 @@ from keras_sacl.data import (
 _GAP, _BACKGROUND = 4, 255
 
 
-def views_picture(source, preset_pair, *, image_size, pairs, seed=0):
-    """A picture with a row for each image: the image, then pairs of view A and view B.
+def view_rows(source, preset_pair, *, image_size, pairs, seed=0):
+    """Some images, and pairs of views of each.
 
     The views come from the pipeline that training uses, without its normalisation.
 
     Args:
         source: `ImageSource` of a few images.
         preset_pair: (`ViewPreset`, `ViewPreset`).
-        image_size: Side of each picture in it, in pixels.
+        image_size: Side of each picture, in pixels.
         pairs: Pairs of views of each image, at least 2.
         seed: Of the augmentations.
 
     Returns:
-        (H, W, 3) uint8.
+        A list with (image, [(view A, view B), ...]) for each image: uint8 (S, S, 3) all.
     """
     rows = []
     for i, (original, _) in enumerate(raw_batches(source, image_size=image_size, batch_size=1)):
@@ -51,13 +51,22 @@ def views_picture(source, preset_pair, *, image_size, pairs, seed=0):
             std=(1.0, 1.0, 1.0),
         )
         view_a, view_b = next(iter(views))
-        row = [original[0].numpy()]
-        for a, b in zip(view_a.numpy(), view_b.numpy(), strict=True):
-            row += [_gap(image_size, 3 * _GAP), *(_pixels(v) for v in (a, b))]
-        rows += [np.concatenate(row, axis=1)]
-    width = rows[0].shape[1]
-    space = np.full((_GAP, width, 3), _BACKGROUND, np.uint8)
-    return np.concatenate([part for row in rows for part in (row, space)][:-1])
+        pictures = zip(_pixels(view_a.numpy()), _pixels(view_b.numpy()), strict=True)
+        rows.append((original[0].numpy(), list(pictures)))
+    return rows
+
+
+def views_picture(rows):
+    """`view_rows` as one picture, uint8 (H, W, 3): a row for each image."""
+    lines = []
+    for image, pairs in rows:
+        space = _space(len(image), 3 * _GAP)
+        line = [image]
+        for pair in pairs:
+            line += [space, *pair]
+        lines += [np.concatenate(line, axis=1)]
+    space = _space(_GAP, lines[0].shape[1])
+    return np.concatenate([part for line in lines for part in (line, space)][:-1])
 
 
 def _repeated(source, index, count):
@@ -67,7 +76,7 @@ def _repeated(source, index, count):
     return dataclasses.replace(source, images=images, labels=None)
 
 
-def _gap(height, width):
+def _space(height, width):
     return np.full((height, width, 3), _BACKGROUND, np.uint8)
 
 
@@ -111,12 +120,12 @@ def main():
     folder = Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
     for name, preset_pair in chosen.items():
-        picture = views_picture(
+        rows = view_rows(
             source, preset_pair, image_size=options.image_size, pairs=options.pairs,
             seed=options.seed,
         )  # fmt: skip
         path = folder / f"views_{name}.png"
-        path.write_bytes(tf.io.encode_png(picture).numpy())
+        path.write_bytes(tf.io.encode_png(views_picture(rows)).numpy())
         print(path)
     return 0
 

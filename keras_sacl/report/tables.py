@@ -1,0 +1,120 @@
+"""The report's tables, as HTML: runs side by side, scores by protocol, files, settings."""
+
+import html
+
+from keras_sacl.evaluation import is_score, protocol_of, score_title
+
+# What a run is summed up by: a title, where it stands in results.json, and how it is written.
+_SUMMARY = (
+    ("method", ("pretrain", "method"), "{}"),
+    ("images", ("pretrain", "images"), "{:,}"),
+    ("epochs", ("pretrain", "epochs"), "{}"),
+    ("parameters deployed", ("pretrain", "deployed_parameters"), "{:,}"),
+    ("minutes", ("pretrain", "seconds"), "{:.1f}"),
+    ("k-NN, untrained", ("evaluate", "knn_top1_untrained"), "{:.4f}"),
+    ("k-NN", ("evaluate", "knn_top1"), "{:.4f}"),
+    ("linear, untrained", ("evaluate", "linear_top1_untrained"), "{:.4f}"),
+    ("linear", ("evaluate", "linear_top1"), "{:.4f}"),
+    ("files skipped", ("pretrain", "skipped_images"), "{}"),
+)
+_EXPORT = (
+    ("KiB", "bytes", lambda value: f"{value / 1024:.0f}"),
+    ("largest difference", "max_abs_diff", "{:.1e}".format),
+    ("cosine", "cosine", "{:.5f}".format),
+    ("k-NN", "knn_top1", "{:.4f}".format),
+    ("k-NN in Keras", "knn_top1_keras", "{:.4f}".format),
+    ("ms an image", "latency_ms", "{:.2f}".format),
+    ("check", "passed", lambda value: "ok" if value else "FAILED"),
+)
+
+
+def table(head, rows):
+    """A table that scrolls by itself where the screen is narrow.
+
+    Args:
+        head: Titles of the columns.
+        rows: Lists of texts, the first of each the row's title.
+
+    Returns:
+        HTML.
+    """
+    titles = "".join(f"<th scope=col>{html.escape(str(cell))}</th>" for cell in head)
+    lines = []
+    for first, *rest in rows:
+        cells = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in rest)
+        lines.append(f"<tr><th scope=row>{html.escape(str(first))}</th>{cells}</tr>")
+    head, body = f"<thead><tr>{titles}</tr></thead>", f"<tbody>{''.join(lines)}</tbody>"
+    return f'<div class="wide"><table>{head}{body}</table></div>'
+
+
+def summary_table(runs):
+    """A row for each run."""
+    columns = [c for c in _SUMMARY if any(_summed(run, c) != "" for run in runs)]
+    rows = [[run.name, *(_summed(run, column) for column in columns)] for run in runs]
+    return table(["run", *(title for title, *_ in columns)], rows)
+
+
+def _summed(run, column):
+    title, (stage, key), form = column
+    value = run.results.get(stage, {}).get(key)
+    if title == "files skipped":
+        return len(value) if value else ""
+    if title == "minutes" and value is not None:
+        value /= 60
+    return "" if value is None else form.format(value)
+
+
+def score_table(runs):
+    """A row for each score, two columns for each run, then the protocol."""
+    found = {run.name: run.results.get("evaluate", {}) for run in runs}
+    names = dict.fromkeys(
+        key
+        for scores in found.values()
+        for key in scores
+        if is_score(key) and key != "dataset" and not key.endswith("_untrained")
+    )
+    if not names:
+        return ""
+    head = ["score"]
+    for run in runs:
+        which = f"{run.name}: " if len(runs) > 1 else ""
+        head += [f"{which}untrained", f"{which}trained"]
+    rows = []
+    for name in names:
+        row = [score_title(name)]
+        for scores in found.values():
+            row += [_number(scores.get(f"{name}_untrained")), _number(scores.get(name))]
+        protocols = {protocol_of(name, scores) for scores in found.values() if name in scores}
+        rows.append([*row, ", ".join(sorted(filter(None, protocols)))])
+    return table([*head, "protocol"], rows)
+
+
+def export_table(runs):
+    """A row for each exported file; empty where there is none."""
+    rows = []
+    for run in runs:
+        for name, row in run.results.get("export", {}).items():
+            cells = ["-" if row.get(key) is None else form(row[key]) for _, key, form in _EXPORT]
+            rows.append([f"{run.name}/{name}" if len(runs) > 1 else name, *cells])
+    return table(["file", *(title for title, *_ in _EXPORT)], rows) if rows else ""
+
+
+def file_table(runs):
+    """The scores of files that were evaluated by --eval_encoder; empty where there are none."""
+    rows = []
+    for run in runs:
+        for path, scores in run.results.get("evaluate_files", {}).items():
+            for key, value in scores.items():
+                if is_score(key) and key != "dataset":
+                    protocol = protocol_of(key, scores)
+                    rows.append([path, score_title(key), _number(value), protocol])
+    return table(["file", "score", "value", "protocol"], rows) if rows else ""
+
+
+def pairs_table(pairs):
+    """Two columns: what, and its value."""
+    return table(["", ""], pairs)
+
+
+def _number(value):
+    return "" if value is None else f"{value:.4f}"
