@@ -62,8 +62,8 @@ def matmul(n):
 
 def step_flops(host, slim, size, batch, dim):
     """Of our slice execution: the losses and what is not a product of matrices left out."""
+    from keras_sacl.costs.flops import forward_flops
     from keras_sacl.encoders import build_encoder
-    from keras_sacl.flops import forward_flops
     from keras_sacl.heads import build_projector
 
     networks = [build_encoder("mobilenet_v1", width=w, image_size=size) for w in (host, slim)]

@@ -58,8 +58,7 @@ class RunConfig:
 
     # Run
     stages: tuple = _flag(
-        _DEFAULT_STAGES, "Stages to run, in order: pretrain, evaluate, finetune, export, "
-        "report."
+        _DEFAULT_STAGES, "Stages to run, in order: pretrain, evaluate, finetune, export, report."
     )
     run_dir: str = _flag("runs/default", "Directory that the run writes everything to.")
     resume: bool = _flag(False, "Continue the run in --run_dir from its newest checkpoint.")

@@ -28,3 +28,9 @@ def digit_images():
     images = np.repeat(images[..., None], 3, axis=-1).astype(np.float32)
     images.setflags(write=False)
     return images, data.target.astype(np.int64)
+
+
+def pytest_collection_modifyitems(items):
+    """Puts first what starts processes of its own: last, it would keep one core waiting."""
+    long_ones = ("test_replicas", "test_workers", "test_faults", "test_train")
+    items.sort(key=lambda item: not item.path.stem.startswith(long_ones))

@@ -84,7 +84,7 @@ def _load_digits(split):
 
 
 def _load_tfds(dataset, split, data_dir, download, image_size, limit):
-    builder = _tfds_builder(dataset, data_dir, download)
+    builder = tfds_builder(dataset, data_dir, download)
     import tensorflow_datasets as tfds
 
     where = f"dataset={dataset}, split={split}, data_dir={data_dir}"
@@ -142,14 +142,26 @@ def _load_tfds(dataset, split, data_dir, download, image_size, limit):
     )
 
 
-def _tfds_builder(dataset, data_dir, download):
-    """The builder of a data set that is there."""
+def tfds_builder(dataset, data_dir, download, expected=_WHAT_WOULD_DO):
+    """The builder of a TFDS data set that is prepared, or is now.
+
+    Args:
+        dataset: Its TFDS name.
+        data_dir: Where TFDS data sets lie; None for TFDS' own place.
+        download: Whether TFDS may fetch what is missing.
+        expected: What `dataset` must be, as the beginning of an error.
+
+    Returns:
+        A `tfds.core.DatasetBuilder`.
+
+    Raises:
+        ValueError: In one line, if there is no such data set.
+    """
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise ValueError(
-            f"{_WHAT_WOULD_DO}; the last needs `pip install tensorflow-datasets`. "
-            f"Received: dataset={dataset}"
+            f"{expected}; TFDS needs `pip install tensorflow-datasets`. Received: dataset={dataset}"
         ) from error
     received = f"Received: dataset={dataset}, data_dir={data_dir}, download={download}"
     try:
@@ -157,12 +169,12 @@ def _tfds_builder(dataset, data_dir, download):
     except (ValueError, AssertionError, TypeError) as error:
         # Only its first line: TFDS goes on with a list of a thousand names.
         reason = (str(error).splitlines() or [""])[0]
-        raise ValueError(f"{_WHAT_WOULD_DO}. {received}. TFDS says: {reason}") from error
+        raise ValueError(f"{expected}. {received}. TFDS says: {reason}") from error
     if builder.is_prepared():
         return builder
     if not download:
         raise ValueError(
-            f"{_WHAT_WOULD_DO}. {received}: TFDS knows it, but {builder.data_path} does not exist; "
+            f"{expected}. {received}: TFDS knows it, but {builder.data_path} does not exist; "
             "name the directory it lies in with --data_dir, or pass --download"
         )
     try:

@@ -31,7 +31,7 @@ class PaperProbe:
 
 
 def _as_they_are(train, test):
-    return train, test
+    return np.asarray(train, "float32"), np.asarray(test, "float32")
 
 
 def _unit_length(train, test):

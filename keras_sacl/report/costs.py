@@ -9,9 +9,9 @@ import math
 import sys
 
 from keras_sacl.costs import IMAGENET_IMAGES, PARTS, compare, measure, training_cost
+from keras_sacl.costs.passes import METHODS
 from keras_sacl.encoders import ENCODERS
 from keras_sacl.heads import parse_projector
-from keras_sacl.passes import METHODS
 
 # Millions of multiply-adds at 224 px and width 1, with a classifier of 1,000 classes: the tables
 # of "MobileNets" (2017), "MobileNetV2" (2018), "Searching for MobileNetV3" (2019), "EfficientNet"

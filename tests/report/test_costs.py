@@ -6,9 +6,9 @@ import re
 import pytest
 
 from keras_sacl.costs import Network, training_cost
-from keras_sacl.passes import METHODS
+from keras_sacl.costs.passes import METHODS
 from keras_sacl.report import costs
-from tests.test_flops import MULTIPLY_ADDS
+from tests.costs.test_flops import MULTIPLY_ADDS
 
 SMALL = (
     "--encoders=resnet20_cifar --claim_encoder=resnet20_cifar --teacher=resnet18 --width=0.5 "

@@ -20,14 +20,18 @@ from keras_sacl.report.views import view_rows
 from keras_sacl.stages.report import collect
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
-# The page tells by itself: pictures that did not load, elements wider than the screen.
+# The page tells what it is like: pictures that did not load, how far it sticks out of the screen.
 PROBE = """<script>addEventListener('load', () => {
   const images = [...document.images];
-  document.title = JSON.stringify({
+  parent.postMessage(JSON.stringify({
     images: images.length, broken: images.filter(i => !i.complete || !i.naturalWidth).length,
     charts: document.querySelectorAll('figure svg').length,
-    wide: document.documentElement.scrollWidth - innerWidth, width: innerWidth});
+    wide: document.documentElement.scrollWidth - innerWidth, width: innerWidth}), '*');
 })</script></head>"""
+# In a frame, since Chromium's own window is never narrower than 500 pixels.
+FRAME = """<!doctype html><title></title><link rel="icon" href="data:,"><script>
+addEventListener('message', e => { document.title = e.data; })</script>
+<iframe src="page.html" style="border: 0; width: WIDTHpx; height: 3000px"></iframe>"""
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +41,9 @@ def looks():
     rows = view_rows(ImageSource(pixels[:2]), get_preset("digits"), image_size=16, pairs=2)
     matrix = np.corrcoef(x[:150, 18:22].T)
     names = [f"digit <{i}>" for i in range(10)]
-    return Looks(pixels, x[:150], y[:150], names, rows, {"<b>Both</b>": {"a": matrix, "b": matrix}})
+    return Looks(
+        pixels, x[:150], y[:150], names, rows, {"<b>Both</b>": {"a": matrix, "b": -matrix}}
+    )
 
 
 def make(name, looks=None):
@@ -120,20 +126,22 @@ def test_charts_draw_what_they_are_given():
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-@pytest.mark.parametrize("width", [1280, 500])  # headless Chromium has no narrower window
+@pytest.mark.parametrize("width", [1280, 390])
 def test_a_browser_shows_it(looks, width, tmp_path):
     page = report_page([make("first", looks), make("second", looks)])
     file, shot = tmp_path / "page.html", tmp_path / "shot.png"
     file.write_text(page.replace("</head>", PROBE, 1), encoding="utf-8")
+    frame = tmp_path / "frame.html"
+    frame.write_text(FRAME.replace("WIDTH", str(width)), encoding="utf-8")
     flags = (
         "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
         "--disable-background-networking --disable-component-update --enable-logging=stderr "
-        f"--user-data-dir={tmp_path}/profile --window-size={width},900 --virtual-time-budget=5000"
+        f"--user-data-dir={tmp_path}/profile --window-size=1400,3000 --virtual-time-budget=5000"
     ).split()
 
     def browse(*more):
         return subprocess.run(
-            [CHROMIUM, *flags, *more, file.as_uri()], capture_output=True, text=True, timeout=120
+            [CHROMIUM, *flags, *more, frame.as_uri()], capture_output=True, text=True, timeout=120
         )
 
     dom = browse("--dump-dom")

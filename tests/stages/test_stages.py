@@ -30,6 +30,7 @@ SMALL = {
     "tensorboard": False,
     "verbose": "quiet",
 }
+WITHOUT_REPORT = ("pretrain", "evaluate", "export")
 
 
 @pytest.fixture
@@ -55,8 +56,9 @@ def run(config):
 
 def test_a_folder_without_labels_is_pretrained_and_exported(photos, tmp_path):
     config = RunConfig(
-        **SMALL, dataset=str(photos), run_dir=str(tmp_path / "run"), export_formats=("tflite",)
-    ).validated()
+        **SMALL, dataset=str(photos), run_dir=str(tmp_path / "run"), export_formats=("tflite",),
+        stages=WITHOUT_REPORT,
+    ).validated()  # fmt: skip
     run_dir, said = run(config)
     assert any(line.startswith("no labels: nothing to evaluate") for line in said)
     results = json.loads(run_dir.results_file.read_text())
@@ -101,6 +103,7 @@ def test_evaluation_may_name_labels_of_its_own(photos, tmp_path):
 def test_a_file_is_evaluated_as_the_encoder_it_was_made_from(tmp_path):
     config = RunConfig(
         **SMALL, dataset="digits", train_split="train[:300]", test_split="test[:100]",
+        stages=WITHOUT_REPORT,
         run_dir=str(tmp_path / "run"), eval_protocols=("knn", "representation"),
         export_formats=("tflite", "tflite_int8", "onnx"),
     ).validated()  # fmt: skip
@@ -129,6 +132,7 @@ def test_a_file_is_evaluated_as_the_encoder_it_was_made_from(tmp_path):
 def test_files_that_take_pixels_get_pixels(tmp_path):
     config = RunConfig(
         **SMALL, dataset="digits", train_split="train[:300]", test_split="test[:100]",
+        stages=WITHOUT_REPORT,
         run_dir=str(tmp_path / "run"), export_preprocessing=True, export_formats=("tflite", "onnx"),
         eval_protocols=("knn",),
     ).validated()  # fmt: skip
@@ -220,7 +224,11 @@ def test_an_execution_never_runs_into_the_next_epoch(most, expected):
 def test_cached_pixels_change_neither_the_bank_nor_the_queries(photos, tmp_path):
     """Files are evaluated as files: only the views are made of what is cached."""
     config = RunConfig(
-        **SMALL, dataset=str(photos), cache_images=True, run_dir=str(tmp_path / "run")
+        **SMALL,
+        dataset=str(photos),
+        cache_images=True,
+        stages=WITHOUT_REPORT,
+        run_dir=str(tmp_path / "run"),
     ).validated()
     assert inputs.augmented_images(config).decoded
     assert not inputs.training_images(config).decoded

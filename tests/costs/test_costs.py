@@ -8,11 +8,11 @@ from tensorflow.python.profiler.internal import flops_registry  # noqa: F401  (f
 
 from keras_sacl import costs
 from keras_sacl.costs import Network, compare, measure, training_cost
+from keras_sacl.costs.flops import forward_flops
+from keras_sacl.costs.passes import METHODS, correlation_flops, projector_flops, similarity_flops
 from keras_sacl.encoders import build_encoder
-from keras_sacl.flops import forward_flops
 from keras_sacl.heads import build_projector
 from keras_sacl.methods import SACL, SACLXD, XD, BarlowTwins
-from keras_sacl.passes import METHODS, correlation_flops, projector_flops, similarity_flops
 from keras_sacl.slimming import SlimmableEncoder
 
 CLASSES = {"barlow_twins": BarlowTwins, "xd": XD, "sacl": SACL, "sacl_xd": SACLXD}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from keras_sacl.evaluation.voc_ap import (
+from keras_sacl.evaluation.detection.voc_ap import (
     area_under_curve,
     eleven_point,
     mean_over_classes,

@@ -3,8 +3,8 @@
 import keras
 import pytest
 
+from keras_sacl.costs.flops import forward_flops
 from keras_sacl.encoders import build_encoder
-from keras_sacl.flops import forward_flops
 
 # Multiply-adds at 224 px in millions, less those of the classifier. "MobileNets" (2017), table 6;
 # "MobileNetV2" (2018), table 4; "Searching for MobileNetV3" (2019), table 3; "EfficientNet"

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from keras_sacl.data.datasets import tfds_builder
 from keras_sacl.data.decoding import decode
 from keras_sacl.data.normalisation import normalise
 from keras_sacl.data.order import ordered_steps
@@ -14,6 +15,10 @@ from keras_sacl.data.resampling import crop_together
 
 _FLIP = 1  # what a random number is for, as the second half of its seed; 0 is the order
 _PREFETCHED = 2
+_WHAT_WOULD_DO = (
+    "`dataset` must be a TFDS data set with boxes, such as voc/2007, that lies in `data_dir` or "
+    "may be fetched (`download`)"
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,7 +77,7 @@ def load_detection(dataset, split=None, *, training, data_dir=None, download=Fal
     """
     import tensorflow_datasets as tfds
 
-    builder = _builder(dataset, data_dir, download)
+    builder = tfds_builder(dataset, data_dir, download, _WHAT_WOULD_DO)
     where = f"dataset={dataset}, data_dir={data_dir}"
     image_key, objects_key, box_key, label_key = _keys(builder.info.features, where)
     objects = builder.info.features[objects_key]
@@ -212,32 +217,6 @@ def _padded(source, image_size):
         boxes[i, :count] = source.boxes[i][keep][:, [1, 0, 3, 2]] * image_size
         classes[i, :count] = source.labels[i][keep]
     return boxes, classes
-
-
-def _builder(dataset, data_dir, download):
-    import tensorflow_datasets as tfds
-
-    expected = (
-        "`dataset` must be a TFDS data set with boxes, such as voc/2007, that lies in `data_dir` "
-        "or may be fetched (`download`)"
-    )
-    received = f"Received: dataset={dataset}, data_dir={data_dir}, download={download}"
-    try:
-        builder = tfds.builder(dataset, data_dir=data_dir)
-    except (ValueError, AssertionError, TypeError) as error:
-        # Only its first line: TFDS goes on with a list of a thousand names.
-        reason = (str(error).splitlines() or [""])[0]
-        raise ValueError(f"{expected}. {received}. TFDS says: {reason}") from error
-    if builder.is_prepared():
-        return builder
-    if not download:
-        raise ValueError(f"{expected}. {received}: {builder.data_path} does not exist")
-    try:
-        builder.download_and_prepare()
-    except Exception as error:  # Of any kind: network, disk, manual downloads, beam.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"`download` of {dataset} failed: {reason}. {received}") from error
-    return builder
 
 
 def _keys(features, where):

@@ -13,15 +13,16 @@ import tensorflow as tf
 
 from keras_sacl.encoders import build_encoder
 from keras_sacl.evaluation import detection
-from keras_sacl.evaluation.detection_data import (
+from keras_sacl.evaluation.detection import __main__ as command
+from keras_sacl.evaluation.detection.data import (
     evaluation_batches,
     load_detection,
     training_batches,
 )
-from keras_sacl.evaluation.detector import pyramid_backbone, settle_statistics
+from keras_sacl.evaluation.detection.detector import pyramid_backbone, settle_statistics
+from keras_sacl.evaluation.detection.voc_ap import overlaps, voc_average_precision
 from keras_sacl.evaluation.features import fingerprint
-from keras_sacl.evaluation.voc_ap import overlaps, voc_average_precision
-from tests.evaluation.shapes import COLOURS, SaclShapes, shapes
+from tests.evaluation.detection.shapes import COLOURS, SaclShapes, shapes
 
 SIZE = 64
 # TensorFlow's, of eager functions beside tf.data.
@@ -371,7 +372,7 @@ def call(monkeypatch, folder, *flags):
            "--batch_size=2"]  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["detection", *own, *flags])
     try:
-        return detection.main()
+        return command.main()
     except SystemExit as ended:
         return ended.code
 

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_sacl.evaluation.detection_data import evaluation_batches, training_batches
-from keras_sacl.evaluation.voc_ap import mean_over_classes, voc_average_precision
+from keras_sacl.evaluation.detection.data import evaluation_batches, training_batches
+from keras_sacl.evaluation.detection.voc_ap import mean_over_classes, voc_average_precision
 from keras_sacl.optim import AdamW, WarmupCosine
 
 DETECTION_PROTOCOL = "retinanet-squash-flip-adamw-ap50-v1"
