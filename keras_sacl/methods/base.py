@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras_sacl.batch_norm import training_pass
 from keras_sacl.losses import embedding_std
 from keras_sacl.replicas import global_batch, replica_count, worker_count
-from keras_sacl.slimming import SlimmableEncoder
+from keras_sacl.slimming import SlimmableEncoder, TieredEncoder
 
 
 class TwoViewMethod(keras.Model):
@@ -26,7 +26,8 @@ class TwoViewMethod(keras.Model):
     `finish_views` makes them of.
 
     Args:
-        encoder: A `keras.Model`, (B, H, W, C) to (B, F), or a `SlimmableEncoder`.
+        encoder: A `keras.Model`, (B, H, W, C) to (B, F), or a `SlimmableEncoder`. Of a
+            `TieredEncoder` each step trains one tier; what is deployed is its widest.
         projector: A `keras.Model`, (B, F) to (B, D). It is not deployed.
         loss_scale: The factor on the whole loss: 1 for Adam-like optimizers, 0.1 with LARS.
     """
@@ -84,7 +85,12 @@ class TwoViewMethod(keras.Model):
         return global_batch(frozen_call(self._training.projector, features))
 
     def train_step(self, data):
-        x_a, x_b = self._views(data)
+        views = self._views(data)
+        if isinstance(self.encoder, TieredEncoder):
+            return self.encoder.at_drawn_tier(self.optimizer.iterations, self._update, *views)
+        return self._update(*views)
+
+    def _update(self, x_a, x_b):
         with tf.GradientTape() as tape:
             terms = self.loss_terms(x_a, x_b)
             loss = self.loss_scale * terms["loss"]

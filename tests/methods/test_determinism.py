@@ -45,6 +45,7 @@ def graphs_of(run):
         ("sacl_xd", "resnet20_cifar", "float32"),
         ("sacl_xd", "resnet20_cifar", "float64"),
         ("sacl", "mobilenet_v3_large", "float32"),
+        ("sacl_xd in two widths", "resnet20_cifar", "float32"),
         ("xd", "mobilenet_v1", "float32"),
         ("barlow_twins", "efficientnet_b0", "float32"),
     ],
@@ -53,6 +54,9 @@ def test_no_sum_of_a_step_depends_on_timing(method, encoder, precision):
     slims = {"width": 0.25, "host_width": 0.5} if method.startswith("sacl") else {"width": 0.25}
     if encoder == "efficientnet_b0":
         slims = {}
+    if method.endswith(" in two widths"):
+        method = method.removesuffix(" in two widths")
+        slims = {"slim_widths": (0.5, 0.25)}
     config = RunConfig(
         method=method, encoder=encoder, image_size=32, batch_size=4, projector="8-8-8",
         mixed_precision=precision, optimizer="lars", **slims,
