@@ -1,144 +1,232 @@
-"""Is an exported file the encoder it was made from? Measured through the file's own runtime."""
+"""Is an exported file the Keras model it was made from? On real images, in its own runtime.
 
-import time
+python -m keras_sacl.export.check runs/mine/export/encoder_int8.tflite \
+    --against=runs/mine/encoder.keras --images=PATH
+
+Exit codes: 0 the file is the model; 3 it is not, or holds what a phone cannot run; 2 bad input.
+"""
+
+import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
 
-from keras_sacl.evaluation.features import extract_features
-from keras_sacl.evaluation.knn import knn_accuracy
-from keras_sacl.export.runtimes import open_runner
-from keras_sacl.export.tflite import float_tensors, tflite_ops
+from keras_sacl.command_line import OneLineParser
+from keras_sacl.data import IMAGENET_MEAN, IMAGENET_STD, load_source, raw_batches
+from keras_sacl.evaluation import label_kind
+from keras_sacl.export.checking import (
+    MAX_ACCURACY_LOSS,
+    MAX_DIFFERENCE,
+    MIN_COSINE,
+    PRECISIONS,
+    Reference,
+    check_file,
+    file_ops,
+)
+from keras_sacl.export.footprint import peak_memory
+from keras_sacl.export.metadata import read_metadata
+from keras_sacl.export.runtimes import FILE_ENDINGS, open_encoder
 
-# Of a float file: the largest difference, relative to the scale of the features. Half precision
-# has 11 bits, and its errors add up over the layers.
-MAX_DIFFERENCE = {"float32": 1e-4, "float16": 1e-2}
-MIN_INT8_COSINE, MAX_INT8_KNN_LOSS = 0.98, 0.02
-_BATCH = 64
-_LATENCY_RUNS = 30
+_BANK = 2000
+_SIDE = 224  # px, where neither file nor model says
 
 
-class Reference:
-    """What the Keras encoder itself says about some real images: computed once, for every file.
+def _options(argv):
+    parser = OneLineParser("check", __doc__)
+    parser.add_argument("file", metavar="FILE", help=".tflite, .onnx or .keras")
+    parser.add_argument("--against", required=True, help="the encoder.keras or classifier.keras")
+    parser.add_argument("--images", required=True, help="folder of images, TFDS name, or digits")
+    parser.add_argument("--data_dir", help="where TFDS data sets lie")
+    parser.add_argument("--split", default="test", help="images that are compared")
+    parser.add_argument("--bank_split", default="train", help="those k-NN looks among")
+    parser.add_argument("--limit", type=int, default=1000, help="most images to compare")
+    parser.add_argument(
+        "--outputs", choices=("auto", "features", "logits"), default="auto",
+        help="what the model gives; auto: logits if its last layer is named so",
+    )  # fmt: skip
+    parser.add_argument(
+        "--classes", type=lambda text: text.split(","),
+        help="names of the logits, in order: a,b,c; default: the file's, or the data's",
+    )  # fmt: skip
+    parser.add_argument(
+        "--precision", choices=PRECISIONS,
+        help="sets the tolerance; default: what the file holds",
+    )  # fmt: skip
+    parser.add_argument("--output", help="write the figures into this JSON file")
+    return parser.parse_args(argv)
 
-    Args:
-        encoder: A `keras.Model`, (B, S, S, 3) normalised pixels to (B, F).
-        mean, std: Of the normalisation, three numbers each, for pixels in [0, 1].
-        bank, queries: (images uint8, labels) each; labels of -1, or multi-hot ones,
-            leave out the k-NN.
 
-    Attributes:
-        queries: (M, F) features of the queries.
-        knn_top1: k-NN accuracy of the queries among the bank, or None.
+def _run(options):
+    """Checks, prints the figures and the verdict, and returns whether the file passed."""
+    output = options.output and Path(options.output)
+    if output and (output.is_dir() or not os.access(output.absolute().parent, os.W_OK | os.X_OK)):
+        raise ValueError(f"--output={output}: must be a file in a directory that can be written")
+    if options.limit < 1:
+        raise ValueError(f"--limit={options.limit}: must be at least 1")
+    path, against = Path(options.file), Path(options.against)
+    if against.suffix != ".keras":
+        raise ValueError(f"--against={against}: must be a .keras file")
+    for file, name in ((path, path), (against, f"--against={against}")):
+        if not file.is_file():
+            raise ValueError(f"{name}: is no file")
+    if path.suffix not in FILE_ENDINGS:
+        raise ValueError(f"{path}: must end in one of {', '.join(FILE_ENDINGS)}")
+    operations = _about(path, file_ops, path)
+    if operations and operations[1]:  # nothing here could run it
+        row, reference, takes, card = check_file(path, reference=None), None, None, None
+    else:
+        model = _about(f"--against={against}", open_encoder, against).model
+        # Before it is opened here: what crashes a runtime ends that process alone.
+        memory = _about(path, peak_memory, path, model.input_shape[1] or _SIDE)
+        runner = _about(path, open_encoder, path)
+        takes = _contract(runner)
+        card, labels = _about(path, read_metadata, path)
+        reference = _reference(options, model, _side(runner, model), labels)
+        row = _about(path, check_file, path, reference, precision=options.precision,
+                     threads=_threads())  # fmt: skip
+        row["peak_memory_bytes"] = memory
+    if card:
+        print(f"{'name':<20}{card.get('name', '-')}")
+    for title, text in _lines(row, reference, takes):
+        print(f"{title:<20}{text}")
+    print(
+        f"ok: {path} agrees with {against}" if row["passed"] else f"FAILED: {path} {row['reason']}"
+    )
+    if output:
+        report = {
+            "file": str(path), "against": str(against), "images": options.images,
+            "split": options.split, "takes": takes, **row,
+        }  # fmt: skip
+        output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return row["passed"]
+
+
+def _about(what, function, *args, **kwargs):
+    """Calls a function; its ValueError then begins with what it is about."""
+    try:
+        return function(*args, **kwargs)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
+
+
+def _side(runner, model):
+    """Side of the images in pixels, on which file and model must agree."""
+    sides = [shape[1] for shape in (runner.input_shape, model.input_shape) if shape[1]]
+    if len(set(sides)) > 1:
+        raise ValueError(
+            f"the file takes images of {sides[0]} px, and the model of --against of {sides[1]} px"
+        )
+    return sides[0] if sides else _SIDE
+
+
+def _reference(options, model, side, names):
+    """The `Reference` of a model on the images that the options name.
+
+    `names` are the classes that the file itself names, or None.
     """
-
-    def __init__(self, encoder, *, mean, std, bank, queries):
-        self._mean, self._std = mean, std
-        self.bank_images, self.bank_labels = bank
-        self.query_images, self.query_labels = queries
-        self.queries = self._features(encoder, self.query_images, pixels=False)
-        both = self.bank_labels, self.query_labels
-        self.labelled = all(labels.ndim == 1 and labels.min() >= 0 for labels in both)
-        self.knn_top1 = None
-        if self.labelled:
-            keras_bank = self._features(encoder, self.bank_images, pixels=False)
-            self.knn_top1 = self._knn(keras_bank, self.queries)
-
-    def inputs(self, images, pixels):
-        """uint8 images as a file takes them: as they are if it takes `pixels`, else normalised."""
-        if pixels:
-            return images
-        return ((images.astype("float32") / 255 - self._mean) / self._std).astype("float32")
-
-    def compare(self, runner, pixels):
-        """max_abs_diff, cosine, cosine_min, and with labels knn_top1 and knn_top1_keras."""
-        found = self._features(runner, self.query_images, pixels)
-        row = compare(self.queries, found)
-        if self.labelled:
-            file_bank = self._features(runner, self.bank_images, pixels)
-            row["knn_top1"] = self._knn(file_bank, found)
-            row["knn_top1_keras"] = self.knn_top1
-        return row
-
-    def _features(self, encode, images, pixels):
-        parts = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
-        unlabelled = np.full(_BATCH, -1)
-        batches = ((self.inputs(part, pixels), unlabelled[: len(part)]) for part in parts)
-        return extract_features(encode, batches)[0]
-
-    def _knn(self, bank, queries):
-        return knn_accuracy(bank, self.bank_labels, queries, self.query_labels)
+    outputs = options.outputs
+    if outputs == "auto":
+        outputs = "logits" if model.layers[-1].name == "logits" else "features"
+    where = {"data_dir": options.data_dir, "image_size": side}
+    source = load_source(options.images, options.split, limit=options.limit, **where)
+    one_class = label_kind(source.labels) == "one"
+    queries = bank = _pixels(source, side)
+    if outputs == "logits" and one_class:
+        classes = options.classes
+        known = source.class_names and set(map(str, source.class_names)) <= set(names or ())
+        if classes is None and known:
+            classes = names
+        labels = _as_logits(queries[1], source.class_names, classes, model.output_shape[-1])
+        queries = bank = (queries[0], labels)
+    elif one_class:
+        bank = _pixels(load_source(options.images, options.bank_split, limit=_BANK, **where), side)
+    return Reference(model, mean=IMAGENET_MEAN, std=IMAGENET_STD, bank=bank, queries=queries,
+                     outputs=outputs)  # fmt: skip
 
 
-def check_file(path, reference, *, precision="float32", pixels=False):
-    """Compares an exported file with the Keras encoder on real images.
-
-    Args:
-        path: The file: .tflite, .onnx or .keras.
-        reference: `Reference` of the encoder it was made from.
-        precision: "float32", "float16" or "int8"; it sets the tolerance.
-        pixels: Whether the file takes uint8 pixels, and not normalised ones.
-
-    Returns:
-        A dict: bytes; max_abs_diff (largest difference of a feature on the queries, relative to
-        the scale of the features, their largest absolute value); cosine (mean over the queries)
-        and cosine_min; knn_top1 and knn_top1_keras (bank and queries both through the file, both
-        through Keras); latency_ms (batch 1, one thread, median); ops (of a TFLite file);
-        passed; reason (None, or what failed).
-    """
-    path = Path(path)
-    row = {"bytes": path.stat().st_size, "passed": True, "reason": None}
-    if path.suffix == ".tflite":
-        content = path.read_bytes()
-        row["ops"], foreign = tflite_ops(content)
-        if foreign:
-            reason = f"holds operations outside the TFLite builtins: {', '.join(foreign)}"
-            return {**row, "passed": False, "reason": reason}
-        if precision == "int8" and (floats := float_tensors(content)):
-            reason = f"is not integer throughout: {len(floats)} float tensors, {floats[0]} first"
-            return {**row, "passed": False, "reason": reason}
-    runner = open_runner(path)
-    row |= reference.compare(runner, pixels)
-    row["latency_ms"] = _latency_ms(runner, reference.inputs(reference.query_images[:1], pixels))
-    reason = _failure(row, precision)
-    return {**row, "passed": reason is None, "reason": reason}
+def _pixels(source, side):
+    """(uint8 (N, S, S, 3), labels (N,)) of a source."""
+    images, labels = zip(*raw_batches(source, image_size=side, batch_size=256), strict=True)
+    return np.concatenate(images), np.concatenate(labels)
 
 
-def compare(expected, found):
-    """max_abs_diff, cosine and cosine_min of two (N, F) arrays of features."""
-    scale = np.abs(expected).max()
-    a, b = (x.astype("float64") / max(scale, 1e-30) for x in (expected, found))
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    # Two features of zero are alike; one of them is not.
-    both_zero = ~a.any(axis=1) & ~b.any(axis=1)
-    cosine = np.where(both_zero, 1.0, (a * b).sum(axis=1) / np.maximum(lengths, 1e-300))
-    return {
-        "max_abs_diff": float(np.abs(a - b).max()),
-        "cosine": float(cosine.mean()),
-        "cosine_min": float(cosine.min()),
-    }
+def _as_logits(labels, names, classes, count):
+    """Labels of the data as indices of logits; by name, if --classes says their order."""
+    if classes is None:
+        if labels.max() >= count:
+            raise ValueError(
+                f"the model gives {count} logits, and the images have {labels.max() + 1} classes; "
+                "name those of the logits with --classes"
+            )
+        return labels
+    text = ",".join(classes)
+    if len(classes) != count:
+        raise ValueError(f"--classes={text}: must name the {count} logits; names {len(classes)}")
+    if not names:
+        raise ValueError(f"--classes={text}: the images have no class names; leave it out")
+    unknown = [name for name in names if str(name) not in classes]
+    if unknown:
+        raise ValueError(f"--classes={text}: must hold the class {unknown[0]} of the images")
+    place = np.array([classes.index(str(name)) for name in names])
+    return np.where(labels < 0, labels, place[labels])
 
 
-def _failure(row, precision):
-    if precision in MAX_DIFFERENCE:
-        limit = MAX_DIFFERENCE[precision]
-        if not row["max_abs_diff"] <= limit:
-            return f"differs from Keras by {row['max_abs_diff']:.2g}, more than {limit:g}"
-        return None
-    if not row["cosine"] >= MIN_INT8_COSINE:
-        return f"cosine to Keras is {row['cosine']:.4f}, below {MIN_INT8_COSINE}"
-    loss = row.get("knn_top1_keras", 0) - row.get("knn_top1", 0)
-    if loss > MAX_INT8_KNN_LOSS:
-        return f"k-NN accuracy falls by {loss:.3f}, more than {MAX_INT8_KNN_LOSS}"
-    return None
+def _threads():
+    """1, 2, 4, ... up to all that this process may use."""
+    every = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return sorted({every, *(2**i for i in range(16) if 2**i < every)})
 
 
-def _latency_ms(runner, image):
-    for _ in range(3):
-        runner(image)
-    seconds = []
-    for _ in range(_LATENCY_RUNS):
-        start = time.perf_counter()
-        runner(image)
-        seconds.append(time.perf_counter() - start)
-    return 1000 * float(np.median(seconds))
+def _contract(runner):
+    """What a file takes, in words."""
+    shape = " x ".join("any" if n is None else str(n) for n in runner.input_shape)
+    if runner.takes_pixels:
+        return f"{shape} {runner.input_type}, pixels from 0 to 255"
+    return f"{shape} {runner.input_type}, normalised: (pixel / 255 - mean) / std"
+
+
+def _lines(row, reference, takes):
+    """Pairs (title, text) of the table."""
+    yield "size", f"{row['bytes'] / 1024:,.0f} KiB"
+    yield "precision", row["precision"]
+    if "ops" in row:
+        yield "operations", ", ".join(row["ops"])
+    if takes:
+        yield "takes", takes
+    if "cosine" not in row:
+        return
+    yield "compared on", f"{len(reference.query_images)} images, {reference.outputs}"
+    limit = MAX_DIFFERENCE.get(row["precision"])
+    bound = "" if limit is None else f" (at most {limit:g})"
+    yield "largest difference", f"{row['max_abs_diff']:.1e} of the largest value{bound}"
+    limit = MIN_COSINE.get(row["precision"])
+    bound = "" if limit is None else f" (at least {limit:g})"
+    yield "cosine", f"mean {row['cosine']:.5f}{bound}, worst {row['cosine_min']:.5f}"
+    score = reference.score
+    if score in row:
+        bound = f" (loss at most {MAX_ACCURACY_LOSS:g})" if limit else ""
+        title = {"knn_top1": "k-NN top-1", "top1": "top-1"}[score]
+        yield title, f"{row[score]:.4f}, in Keras {row[f'{score}_keras']:.4f}{bound}"
+    latencies = row.get("latency_ms_by_threads") or {1: row["latency_ms"]}
+    timed = [f"{ms:.2f} ms with {n} thread{'s' * (n > 1)}" for n, ms in latencies.items()]
+    if "ops" not in row:
+        timed = [f"{row['latency_ms']:.2f} ms with TensorFlow's threads"]
+    yield "one image", ", ".join(timed)
+    memory = row["peak_memory_bytes"]
+    yield "peak memory", "-" if memory is None else f"{memory / 2**20:.1f} MiB beyond the runtime"
+
+
+def main(argv=None):
+    """Returns the exit code."""
+    options = _options(argv)
+    try:
+        return 0 if _run(options) else 3
+    except (ValueError, OSError) as error:
+        print(f"check: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

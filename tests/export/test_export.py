@@ -15,10 +15,11 @@ from keras_sacl.export import (
     convert_onnx,
     convert_tflite,
     export_encoder,
+    open_encoder,
     tflite_ops,
     with_preprocessing,
 )
-from keras_sacl.export.check import compare
+from keras_sacl.export.checking import compare
 
 NORMALISATION = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 
@@ -61,10 +62,14 @@ def test_every_format_passes_its_check(encoder, pixels, tmp_path, preprocessing)
     )
     assert [row["reason"] for row in rows.values()] == [None] * len(EXPORT_FORMATS)
     assert sorted(rows) == sorted(p.name for p in tmp_path.iterdir())
-    for name in ("encoder.keras", "encoder.tflite", "encoder.onnx"):
+    for name in ("encoder.keras", "encoder.tflite", "encoder.onnx", "encoder_saved_model"):
         assert rows[name]["max_abs_diff"] <= 1e-4
         assert rows[name]["knn_top1"] == pytest.approx(rows[name]["knn_top1_keras"], abs=0.005)
-    assert rows["encoder_int8.tflite"]["cosine"] > 0.98
+    for ending in ("int8", "uint8"):
+        assert rows[f"encoder_{ending}.tflite"]["cosine"] > 0.98
+    assert rows["encoder_dynamic.tflite"]["cosine"] > 0.999  # only its weights are rounded
+    sizes = [rows[f"encoder{s}.tflite"]["bytes"] for s in ("_dynamic", "_fp16", "")]
+    assert sizes == sorted(sizes)
     sizes = [rows[f"encoder{s}.tflite"]["bytes"] for s in ("_int8", "_fp16", "")]
     assert sizes == sorted(sizes)
     assert all(row["latency_ms"] > 0 for row in rows.values())
@@ -97,7 +102,7 @@ def test_labels_that_k_nn_cannot_use_leave_it_out(encoder, pixels):
     images, labels = pixels
     for other in (np.full(len(labels), -1), np.eye(10, dtype="int64")[labels]):
         reference = Reference(encoder, **context((images, other)))
-        assert reference.knn_top1 is None and not reference.labelled
+        assert reference.accuracy is None and not reference.labelled
 
 
 def test_operations_outside_the_builtins_are_found(tmp_path):
@@ -151,6 +156,49 @@ def test_onnx_takes_any_batch(encoder, pixels, tmp_path):
     np.testing.assert_allclose(runner(x), np.concatenate([runner(i[None]) for i in x]), atol=1e-4)
 
 
+@pytest.mark.parametrize("preprocessing", [False, True])
+def test_onnx_for_a_runtime_with_demands(encoder, pixels, tmp_path, preprocessing):
+    import onnx
+
+    model = with_preprocessing(encoder, **NORMALISATION) if preprocessing else encoder
+    content = convert_onnx(model, 15, batch="one", layout="nchw")
+    proto = onnx.load_from_string(content)
+    (given,) = proto.graph.input
+    assert given.name == ("pixels" if preprocessing else "images")
+    assert [d.dim_value for d in given.type.tensor_type.shape.dim] == [1, 3, 32, 32]
+    assert proto.opset_import[0].version == 15
+    (tmp_path / "a.onnx").write_bytes(content)
+    row = check_file(tmp_path / "a.onnx", Reference(encoder, **context(pixels)))
+    assert row["reason"] is None
+    assert OnnxRunner(tmp_path / "a.onnx").input_shape == (1, 32, 32, 3)
+
+
+def test_bytes_in_and_bytes_out(encoder, pixels, tmp_path):
+    """tflite_uint8 takes pixels without being asked to, by one rule with tflite_int8's."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    rows = export_encoder(
+        encoder, tmp_path, formats=("tflite_uint8",), calibration=pixels[0][:100],
+        say=lambda line: None, **context(pixels),
+    )  # fmt: skip
+    assert rows["encoder_uint8.tflite"]["passed"]
+    interpreter = Interpreter(model_path=str(tmp_path / "encoder_uint8.tflite"))
+    (given,), (found,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert given["dtype"] == found["dtype"] == np.uint8
+    assert given["quantization"] == (1.0, 0)
+
+
+def test_files_name_their_inputs_and_outputs(encoder):
+    from ai_edge_litert.interpreter import Interpreter
+
+    for model, name in (
+        (encoder, "images"),
+        (with_preprocessing(encoder, **NORMALISATION), "pixels"),
+    ):
+        signatures = Interpreter(model_content=convert_tflite(model)).get_signature_list()
+        assert signatures == {"serving_default": {"inputs": [name], "outputs": ["features"]}}
+
+
 def test_compare_by_hand():
     expected = np.array([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]], "float32")
     found = np.array([[2.0, 0.0], [1.0, 0.0], [0.0, 0.0]], "float32")
@@ -165,5 +213,27 @@ def test_bad_arguments_are_named(encoder, pixels, tmp_path):
         export_encoder(encoder, tmp_path, formats=("onx",), calibration=[], **context(pixels))
     with pytest.raises(ValueError, match="`precision` must be .*Received: precision='int4'"):
         convert_tflite(encoder, "int4")
+    for name, value in {"opset": 18, "batch": 1, "layout": "chw"}.items():
+        with pytest.raises(ValueError, match=f"`{name}` must be .*Received: {name}={value!r}"):
+            convert_onnx(encoder, **{name: value})
+    with pytest.raises(ValueError, match="`outputs` must be .*Received: outputs='scores'"):
+        Reference(encoder, outputs="scores", **context(pixels))
     with pytest.raises(ValueError, match="`calibration` must hold"):
         convert_tflite(encoder, "int8")
+
+
+@pytest.mark.parametrize(
+    "shape, why",
+    [((None, None), "one image of a fixed size"), ((16, 16), "must give features")],
+)
+def test_files_that_are_no_encoders_are_refused(shape, why, tmp_path):
+    import tensorflow as tf
+
+    images = keras.Input((*shape, 3))
+    maps = keras.layers.Conv2D(4, 3)(images)
+    pooled = keras.layers.GlobalAveragePooling2D()(maps)
+    model = keras.Model(images, pooled if None in shape else maps)
+    path = tmp_path / "a.tflite"
+    path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    with pytest.raises(ValueError, match=why):
+        open_encoder(path)

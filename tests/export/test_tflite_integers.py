@@ -6,7 +6,7 @@ import pytest
 
 from keras_sacl.data.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from keras_sacl.export import convert_tflite, with_preprocessing
-from keras_sacl.export.tflite import float_tensors, tflite_ops
+from keras_sacl.export.contents import float_tensors, tflite_ops
 
 
 @pytest.fixture(scope="module")
