@@ -3,7 +3,7 @@
     python train.py --flagfile=flags/quickstart.flags
 
 Exit codes: 0 done; 2 bad input (one line on stderr says which flag); 3 an exported file failed
-its check; 4 training stopped by the collapse guard; 5 a fault from outside in the middle of the
+its check; 4 training or fine-tuning diverged; 5 a fault from outside in the middle of the
 run (disk, memory, data, another worker); 130 and 143 stopped by SIGINT and SIGTERM, after a
 checkpoint.
 """

@@ -13,12 +13,17 @@ OPTIMIZER_NAMES = ("lars", "sgd", "adamw", "lamb")
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
 JIT_CHOICES = ("auto", "true", "false")
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
-FORMATS = ("keras", "tflite", "tflite_fp16", "tflite_int8", "onnx")
+FORMATS = (
+    "keras", "tflite", "tflite_fp16", "tflite_dynamic", "tflite_int8", "tflite_uint8", "onnx",
+    "saved_model",
+)  # fmt: skip
+_DEFAULT_FORMATS = ("keras", "tflite", "tflite_fp16", "tflite_int8", "onnx")
 
 # What may differ between a run and its resumption without changing what is learned.
 _FREE_ON_RESUME = frozenset(
     "stages run_dir resume overwrite data_dir download eval_dataset eval_train_split "
     "eval_test_split eval_protocols eval_encoder export_formats export_preprocessing "
+    "export_onnx_opset export_onnx_batch export_onnx_layout "
     "keep_checkpoints tensorboard knn_every views_every verbose data_service strategy "
     "replicas checkpoint_steps on_divergence finetune_labels finetune_steps finetune_batch_size "
     "finetune_learning_rate finetune_weight_decay finetune_baseline finetune_teacher "
@@ -84,12 +89,22 @@ class RunConfig:
 
     # Network
     encoder: str = _flag("mobilenet_v1", "Name of the encoder.")
-    width: float = _flag(1.0, "Width multiplier of the deployed (slim) encoder.")
+    width: float | None = _flag(
+        None,
+        "Width multiplier of the deployed (slim) encoder. Default: the first of --slim_widths, or "
+        "1.0.",
+    )
     host_width: float | None = _flag(
         None, "Width multiplier of the host, K x --width. Equal to --width: no slimming. "
         "Default: 1.5 x --width for sacl and sacl_xd. barlow_twins and xd have no host."
     )  # fmt: skip
     image_size: int = _flag(224, "Side of the square images that the encoder sees, in pixels.")
+    slim_widths: tuple = _flag(
+        (),
+        "Several deployed widths, one for each tier of phones: width multipliers as --width is, "
+        "the first of them --width itself, each below the one before, such as 1.0,0.75,0.5. Each "
+        "step of sacl and sacl_xd trains the host and one of them. Default: --width alone.",
+    )
     slim_execution: str = _flag("slice", "How the slim network runs: slice (fast) or mask.")
     slim_selection: str = _flag("leading", "Channels that stay: leading, or largest magnitude.")
     slim_refresh_steps: int = _flag(
@@ -113,7 +128,8 @@ class RunConfig:
     eval_protocols: tuple = _flag(
         ("knn", "linear"),
         "What to measure: knn, best_nn, knn_1shot, knn_1pct, knn_10pct, linear, linear_sgd, "
-        "linear_disco, linear_ssl_small, linear_compress, clusters, retrieval, representation, "
+        "linear_disco, linear_disco_resnet, linear_ssl_small, linear_compress, clusters, "
+        "retrieval, representation, "
         "two_views, information, layers, multi_label; or all, for all that the data allow.",
     )
     eval_encoder: str | None = _flag(
@@ -209,15 +225,26 @@ class RunConfig:
     )
 
     # Export
-    export_formats: tuple = _flag(FORMATS, "Files to write: " + ", ".join(FORMATS) + ".")
+    export_formats: tuple = _flag(_DEFAULT_FORMATS, "Files to write: " + ", ".join(FORMATS) + ".")
     export_preprocessing: bool = _flag(
         False, "Put the preprocessing inside the exported files: they take uint8 pixels."
     )
+    export_onnx_opset: int = _flag(17, "Operator set of the ONNX file: 15, 16 or 17.")
+    export_onnx_batch: str = _flag("any", "Images a call of the ONNX file takes: any, or one.")
+    export_onnx_layout: str = _flag(
+        "nhwc", "Layout of the ONNX file's input: nhwc, or nchw (channels first)."
+    )
+
+    @property
+    def widths(self):
+        """The deployed widths, the largest first: --slim_widths, or --width alone."""
+        return self.slim_widths or (self.width,)
 
     @property
     def slims(self):
         """Whether a host is trained around the deployed network."""
-        return self.method.startswith("sacl") and self.host_width != self.width
+        narrower = self.host_width != self.width or len(self.widths) > 1
+        return self.method.startswith("sacl") and narrower
 
     @property
     def effective_method(self):
@@ -267,13 +294,20 @@ class RunConfig:
         if self.eval_encoder is not None and self.stages != ("evaluate",):
             raise ConfigError("eval_encoder", self.eval_encoder, "needs --stages=evaluate")
         _members("export_formats", self.export_formats, FORMATS)
+        _between("export_onnx_opset", self.export_onnx_opset, 15, 17)
+        _member("export_onnx_batch", self.export_onnx_batch, ("any", "one"))
+        _member("export_onnx_layout", self.export_onnx_layout, ("nhwc", "nchw"))
         try:
             parse_projector(self.projector)
         except ValueError as error:
             raise ConfigError(
                 "projector", self.projector, "must be layer widths such as 2048-2048-2048"
             ) from error
-        _between("width", self.width, 0, 16, open_low=True)
+        slim_widths = _widths(self.slim_widths)
+        width = (*slim_widths, 1.0)[0] if self.width is None else self.width
+        _between("width", width, 0, 16, open_low=True)
+        if slim_widths:
+            self._check_slim_widths(slim_widths, width)
         _between("image_size", self.image_size, 8, 4096)
         _between("batch_size", self.batch_size, 2, math.inf)
         _between("epochs", self.epochs, 1, math.inf)
@@ -296,12 +330,14 @@ class RunConfig:
         _between("kd_weight", self.kd_weight, 0, 1)
         host_width = self.host_width
         if host_width is None:
-            host_width = 1.5 * self.width if self.method.startswith("sacl") else self.width
-        if not (math.isfinite(host_width) and host_width >= self.width):
+            host_width = 1.5 * width if self.method.startswith("sacl") else width
+        if not (math.isfinite(host_width) and host_width >= width):
             raise ConfigError(
-                "host_width", host_width, f"must be at least --width={self.width} (K x width)"
+                "host_width", host_width, f"must be at least --width={width} (K x width)"
             )
-        config = dataclasses.replace(self, host_width=host_width)
+        config = dataclasses.replace(
+            self, width=width, slim_widths=slim_widths, host_width=host_width
+        )
         defaults = {
             "alpha": 0.5 if config.effective_method == "xd" else 0.9,
             "learning_rate": _LEARNING_RATES[self.optimizer],
@@ -313,6 +349,23 @@ class RunConfig:
         _between("learning_rate", config.learning_rate, 0, math.inf, open_low=True)
         _between("loss_scale", config.loss_scale, 0, math.inf, open_low=True)
         return config
+
+    def _check_slim_widths(self, widths, width):
+        text = ",".join(map(str, widths))
+        if not all(a > b for a, b in zip(widths, (*widths[1:], 0), strict=True)):
+            raise ConfigError(
+                "slim_widths", text, "must be above 0, each below the one before: 1.0,0.75,0.5"
+            )
+        if widths[0] != width:
+            raise ConfigError("slim_widths", text, f"must begin with --width={width}, the widest")
+        if len(widths) > 1 and not self.method.startswith("sacl"):
+            raise ConfigError(
+                "slim_widths", text, f"needs --method=sacl or sacl_xd; {self.method} has one width"
+            )
+        if len(widths) > 1 and self.slim_execution == "mask":
+            raise ConfigError(
+                "slim_execution", "mask", f"runs one width; --slim_widths={text} needs slice"
+            )
 
     def check_replicas(self, count):
         """Raises ConfigError if these settings cannot be trained on so many replicas."""
@@ -367,12 +420,12 @@ class RunConfig:
         lines = []
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value is None or field.name in ("resume", "overwrite"):
+            if value is None or value == () or field.name in ("resume", "overwrite"):
                 continue
             if isinstance(value, bool):
                 lines.append(f"--{field.name}" if value else f"--no{field.name}")
             else:
-                value = ",".join(value) if isinstance(value, tuple) else value
+                value = ",".join(map(str, value)) if isinstance(value, tuple) else value
                 lines.append(f"--{field.name}={value}")
         return lines
 
@@ -390,6 +443,14 @@ def _parsed(field, text):
         return kind(text)
     except ValueError as error:
         raise ConfigError(field.name, text, f"is no {kind.__name__}") from error
+
+
+def _widths(values):
+    try:
+        return tuple(map(float, values))
+    except ValueError as error:
+        text = ",".join(map(str, values))
+        raise ConfigError("slim_widths", text, "must be numbers such as 1.0,0.75,0.5") from error
 
 
 def _member(flag, value, allowed):

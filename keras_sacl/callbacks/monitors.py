@@ -3,8 +3,9 @@
 import keras
 import numpy as np
 
+from keras_sacl.callbacks.guard import TrainingStopped
 from keras_sacl.evaluation import representation
-from keras_sacl.evaluation.features import extract_features, inference
+from keras_sacl.evaluation.features import extract_features, extract_pairs, inference
 from keras_sacl.evaluation.information import probe_information
 from keras_sacl.evaluation.knn import knn_accuracy
 
@@ -17,6 +18,9 @@ class EncoderMonitor(keras.callbacks.Callback):
 
     Args:
         every: Epochs between two measurements.
+
+    Raises (out of `fit`):
+        TrainingStopped: If a feature is not finite.
     """
 
     def __init__(self, every=5):
@@ -28,7 +32,7 @@ class EncoderMonitor(keras.callbacks.Callback):
 
     def measure(self, encode):
         """Override this: from a function of images to (B, F) features, to a dict of floats."""
-        raise AttributeError(f"{type(self).__name__} must define `measure(self, encode)`.")
+        raise NotImplementedError(f"{type(self).__name__} must define `measure(self, encode)`.")
 
     def on_epoch_end(self, epoch, logs=None):
         last = epoch + 1 == self.params.get("epochs")
@@ -38,7 +42,13 @@ class EncoderMonitor(keras.callbacks.Callback):
             self._encoder = self.model.deployed_encoder()
             self._encode = inference(self._encoder)  # traced once for the whole run
         self.model.copy_deployed_to(self._encoder)
-        logs.update(self.measure(self._encode))
+        logs.update(self.measure(self._finite_features))
+
+    def _finite_features(self, images):
+        features = np.asarray(self._encode(images))
+        if not np.isfinite(features).all():
+            raise TrainingStopped.not_finite("the features of the encoder are not finite")
+        return features
 
 
 class KNNMonitor(EncoderMonitor):
@@ -86,10 +96,5 @@ class RepresentationMonitor(EncoderMonitor):
         self.views = views
 
     def measure(self, encode):
-        pairs = [[np.asarray(encode(view)) for view in pair] for pair in self.views()]
-        a, b = (np.concatenate(part) for part in zip(*pairs, strict=True))
-        return {
-            "alignment": representation.alignment(a, b),
-            "instance_discrimination": representation.instance_discrimination(a, b),
-            **representation.spread(a),
-        }
+        a, b = extract_pairs(encode, self.views())
+        return {**representation.agreement(a, b), **representation.spread(a)}

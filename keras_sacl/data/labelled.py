@@ -6,7 +6,7 @@ import numpy as np
 def labelled_share(source, share=1.0, *, seed=0):
     """The images that have a label, or a share of those of each class.
 
-    1 % and 10 % of ImageNet's labels are the usual semi-supervised protocols; "DisCo: Remedy
+    1 % and 10 % of ImageNet's labels are the usual semi-supervised protocols; "DisCo: Remedying
     Self-supervised Learning on Lightweight Models with Distilled Contrastive Learning" (2022),
     section 4.3.
 
@@ -30,9 +30,33 @@ def labelled_share(source, share=1.0, *, seed=0):
             "`source` must have images labelled with one class each. Received: labels of shape "
             f"{shape}"
         )
-    rng = np.random.default_rng(seed)
+    chosen = draw_of_each_class(labels, float(share), np.random.default_rng(seed))
+    return source.select(np.sort(chosen))
+
+
+def draw_of_each_class(labels, amount, rng):
+    """Some images of each class, drawn at random.
+
+    Args:
+        labels: (N,) integers; images below 0 have no label.
+        amount: An int, so many of each class; or a float in (0, 1], that share of them, at least
+            one.
+        rng: `np.random.Generator`.
+
+    Returns:
+        Indices, (M,) int64.
+
+    Raises:
+        ValueError: If a class has fewer images.
+    """
     chosen = []
     for label in np.unique(labels[labels >= 0]):
         own = np.flatnonzero(labels == label)
-        chosen.append(rng.choice(own, max(1, round(share * len(own))), replace=False))
-    return source.select(np.sort(np.concatenate(chosen)))
+        count = amount if isinstance(amount, int) else max(1, round(amount * len(own)))
+        if not 1 <= count <= len(own):
+            raise ValueError(
+                f"`labels` must be at least 1 and at most the {len(own)} images of class {label}. "
+                f"Received: labels={amount}"
+            )
+        chosen.append(rng.choice(own, count, replace=False))
+    return np.concatenate(chosen)

@@ -36,11 +36,6 @@ class ImageSource:
         return isinstance(self.images, np.ndarray)
 
     @property
-    def multi_label(self):
-        """Whether `labels` are multi-hot."""
-        return self.labels is not None and self.labels.ndim == 2
-
-    @property
     def paths(self):
         """Whether `images` is a list of paths."""
         return not self.decoded and isinstance(self.images[0], str)

@@ -6,6 +6,7 @@ import numpy as np
 from keras_sacl.evaluation.clusters import CLUSTER_PROTOCOL, cluster_alignment
 from keras_sacl.evaluation.features import (
     extract_features,
+    extract_pairs,
     fingerprint,
     inference,
     l2_normalise,
@@ -47,6 +48,7 @@ __all__ = [
     "cluster_alignment",
     "evaluate_encoder",
     "extract_features",
+    "extract_pairs",
     "few_label_accuracy",
     "fingerprint",
     "knn_accuracy",
@@ -76,7 +78,7 @@ def evaluate_encoder(
     Returns:
         A dict: knn_top1, linear_top1, ... as the protocols give them, with the versioned name of
         each; num_train, num_test, feature_dim, feature_std (mean over dimensions, on the test
-        images).
+        images); not_measured, from a protocol to the reason, where images were too few for one.
 
     Raises:
         ValueError: On an unknown protocol, or one that needs what is not there.
@@ -92,24 +94,28 @@ def evaluate_encoder(
     encode = inference(model) if model else encoder
     train, train_labels = extract_features(encode, train_batches)
     test, test_labels = extract_features(encode, test_batches)
-    kinds = {label_kind(train_labels), label_kind(test_labels)}
-    labels = kinds.pop() if len(kinds) == 1 else "none"
+    labels = label_kind(train_labels, test_labels)
     if labels == "none":
         train_labels = test_labels = None
     fit = fitting(labels, views=views is not None, encoder=model is not None)
     for name in protocols:
         if name not in fit:
             raise ValueError(_lacking(name, labels))
-    looked_at = any(PROTOCOLS[name].needs == "views" for name in protocols)
-    pairs = views if looked_at else {}
+    compares = any(PROTOCOLS[name].needs == "views" for name in protocols)
+    pairs = views if compares else {}
     features = Features(
         train, train_labels, test, test_labels, seed,
-        views={split: _both(encode, batches) for split, batches in pairs.items()},
+        views={split: extract_pairs(encode, batches) for split, batches in pairs.items()},
         encoder=model, batches=(train_batches, test_batches),
     )  # fmt: skip
-    found = {}
+    found, not_measured = {}, {}
     for name in protocols:
-        found |= PROTOCOLS[name].measure(features)
+        try:
+            found |= PROTOCOLS[name].measure(features)
+        except ValueError as error:  # too few images, or of too few classes: the others stand
+            not_measured[name] = " ".join(str(error).split())
+    if not_measured:
+        found["not_measured"] = not_measured
     if model and fingerprint(model) != before:
         raise RuntimeError("the encoder changed while it was evaluated; it must be frozen")
     return {
@@ -119,12 +125,6 @@ def evaluate_encoder(
         "feature_dim": train.shape[1],
         "feature_std": float(np.mean(np.std(test, axis=0, dtype="float64"))),
     }
-
-
-def _both(encode, pairs):
-    """(features, features) of both views, (V, F) each."""
-    found = [[np.asarray(encode(view), "float32") for view in pair] for pair in pairs]
-    return tuple(np.concatenate(part) for part in zip(*found, strict=True))
 
 
 def _lacking(name, labels):

@@ -34,6 +34,20 @@ def extract_features(encode, batches):
     return features, np.concatenate(labels)
 
 
+def extract_pairs(encode, pairs):
+    """The features of two views of all images.
+
+    Args:
+        encode: A callable on a batch of images.
+        pairs: Iterable of (view a, view b), batches of one size each.
+
+    Returns:
+        (a, b): float32 (N, F) both.
+    """
+    found = [[np.asarray(encode(view), "float32") for view in pair] for pair in pairs]
+    return tuple(np.concatenate(part) for part in zip(*found, strict=True))
+
+
 def l2_normalise(features):
     """Rows of length 1; rows of zeros stay zero.
 

@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_sacl.data.labelled import draw_of_each_class
 from keras_sacl.evaluation.features import class_labels, l2_normalise
 
 KNN_PROTOCOL = "knn20-cosine-t0.07-v1"
@@ -80,17 +81,7 @@ def few_label_accuracy(bank, bank_labels, queries, query_labels, *, labels, draw
     rng = np.random.default_rng(seed)
     accuracies = []
     for _ in range(draws):
-        chosen = []
-        for label in np.unique(bank_labels):
-            own = np.flatnonzero(bank_labels == label)
-            count = labels if isinstance(labels, int) else max(1, round(labels * len(own)))
-            if not 1 <= count <= len(own):
-                raise ValueError(
-                    f"`labels` must be at least 1 and at most the {len(own)} images of class "
-                    f"{label}. Received: labels={labels}"
-                )
-            chosen.append(rng.choice(own, count, replace=False))
-        chosen = np.concatenate(chosen)
+        chosen = draw_of_each_class(bank_labels, labels, rng)
         accuracies.append(
             knn_accuracy(bank[chosen], bank_labels[chosen], queries, query_labels, k=1)
         )

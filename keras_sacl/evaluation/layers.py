@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_sacl.evaluation.features import inference
 from keras_sacl.evaluation.linear_sgd import SGDSettings, linear_sgd_probe
+from keras_sacl.evaluation.stage_maps import stage_maps
 
 LAYERS_PROTOCOL = "layers-grid9216-sgd-heldout20-v1"
 # Split-brain's "about 9,000", to the number: it gives the grids of the 2019 paper for ResNet-50,
@@ -77,52 +78,6 @@ def layer_probe(
             }
         )
     return found
-
-
-def stage_maps(encoder):
-    """The last map of each resolution, among those that all paths to the features run through.
-
-    So the sum at the end of a residual block is one, what is inside a block or a squeeze-and-
-    excitation branch is not. A model used as a layer counts as one layer.
-
-    Args:
-        encoder: A functional `keras.Model` of one input of fixed size, channels last.
-
-    Returns:
-        A dict from the name of the layer to its output, a Keras tensor (None, H, W, C), from the
-        input on.
-
-    Raises:
-        ValueError: If the model is none of that, or has no map.
-    """
-    inputs, outputs = (getattr(encoder, name, None) or () for name in ("inputs", "outputs"))
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise ValueError(
-            "`encoder` must be a functional keras.Model of one input and one output. "
-            f"Received: encoder={encoder!r}"
-        )
-    nodes = _nodes(outputs[0])
-    position = {id(node): i for i, node in enumerate(nodes)}
-    reach = list(range(len(nodes)))  # the last node that reads one
-    for i, node in enumerate(nodes):
-        for x in node.input_tensors:
-            source = position[id(_node(x))]
-            reach[source] = max(reach[source], i)
-    last, furthest = {}, 0
-    for i, node in enumerate(nodes):
-        # A node is on every path if nothing before it is read by anything after it.
-        x, *others = node.outputs
-        if furthest <= i and node.input_tensors and len(x.shape) == 4 and not others:
-            size = tuple(x.shape[1:3])
-            last.pop(size, None)  # to stand where the later one does
-            last[size] = node.operation.name, x
-        furthest = max(furthest, reach[i])
-    if not last or any(None in size for size in last):
-        raise ValueError(
-            "`encoder` must have maps (B, H, W, C) of fixed size on the way to its features. "
-            f"Received: encoder={encoder.name}, with {[x.shape for _, x in last.values()]}"
-        )
-    return dict(last.values())
 
 
 def layer_features(encoder, batches, stage, *, max_dim=MAX_DIM, max_images=MAX_IMAGES, seed=0):
@@ -195,22 +150,3 @@ def _cells(size, count):
         start, stop = i * size // count, -(-(i + 1) * size // count)
         weights[i, start:stop] = 1 / (stop - start)
     return weights
-
-
-def _node(x):
-    """The call of a layer that a Keras tensor comes from."""
-    return x._keras_history.operation._inbound_nodes[x._keras_history.node_index]
-
-
-def _nodes(output):
-    """All calls that an output depends on, each behind those it reads from."""
-    order, found, stack = [], set(), [(_node(output), False)]
-    while stack:
-        node, all_read = stack.pop()
-        if all_read:
-            order.append(node)
-        elif id(node) not in found:
-            found.add(id(node))
-            stack.append((node, True))
-            stack.extend((_node(x), False) for x in node.input_tensors)
-    return order

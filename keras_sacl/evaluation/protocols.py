@@ -18,7 +18,13 @@ from keras_sacl.evaluation.knn import (
 )
 from keras_sacl.evaluation.layers import LAYERS_PROTOCOL, layer_probe
 from keras_sacl.evaluation.linear import LINEAR_PROTOCOL, linear_probe
-from keras_sacl.evaluation.linear_papers import COMPRESS, SSL_SMALL, disco_probe, paper_probe
+from keras_sacl.evaluation.linear_papers import (
+    COMPRESS,
+    DISCO,
+    DISCO_RESNET,
+    SSL_SMALL,
+    paper_probe,
+)
 from keras_sacl.evaluation.linear_sgd import LINEAR_SGD_PROTOCOL, linear_sgd_probe
 from keras_sacl.evaluation.multi_label import MULTI_LABEL_PROTOCOL, multi_label_map
 
@@ -97,9 +103,8 @@ def _linear_sgd(features):
     }
 
 
-def _linear_paper(name, choose):
+def _linear_paper(name, probe):
     def measure(features):
-        probe = choose(getattr(features.encoder, "name", ""))
         accuracy = paper_probe(*features.labelled, probe, seed=features.seed)
         return {f"{name}_top1": accuracy, f"{name}_protocol": probe.protocol}
 
@@ -137,7 +142,7 @@ def _information(features):
 def _multi_label(features):
     found = multi_label_map(*features.labelled, seed=features.seed)
     scores = {name: found[name] for name in ("map", "map_11_point")}
-    return {**scores, "map_protocol": MULTI_LABEL_PROTOCOL}
+    return {**scores, "multi_label_protocol": MULTI_LABEL_PROTOCOL}
 
 
 def _layers(features):
@@ -152,8 +157,7 @@ def _layers(features):
 def _two_views(features):
     found = {"two_views_protocol": TWO_VIEWS_PROTOCOL}
     for split, (a, b) in features.views.items():
-        found[f"alignment_{split}"] = representation.alignment(a, b)
-        found[f"instance_discrimination_{split}"] = representation.instance_discrimination(a, b)
+        found |= {f"{name}_{split}": v for name, v in representation.agreement(a, b).items()}
         found[f"num_views_{split}"] = len(a)
     return found
 
@@ -167,11 +171,13 @@ class Protocol:
         labels: "one" for a class of each image, "many" for multi-hot labels, "none" if it can do
             without.
         needs: "features", "views" (two of each image) or "encoder" (the network itself).
+        scores: Beginnings of the names of its scores, where these do not begin with its own.
     """
 
     measure: Callable
     labels: str = "one"
     needs: str = "features"
+    scores: tuple = ()
 
     def fits(self, labels, *, views, encoder):
         """Whether there is what it needs.
@@ -192,22 +198,37 @@ PROTOCOLS = {
     "knn_10pct": Protocol(_few("knn_10pct", 0.1)),
     "linear": Protocol(_linear),
     "linear_sgd": Protocol(_linear_sgd),
-    "linear_disco": Protocol(_linear_paper("linear_disco", disco_probe)),
-    "linear_ssl_small": Protocol(_linear_paper("linear_ssl_small", lambda name: SSL_SMALL)),
-    "linear_compress": Protocol(_linear_paper("linear_compress", lambda name: COMPRESS)),
+    "linear_disco": Protocol(_linear_paper("linear_disco", DISCO)),
+    "linear_disco_resnet": Protocol(_linear_paper("linear_disco_resnet", DISCO_RESNET)),
+    "linear_ssl_small": Protocol(_linear_paper("linear_ssl_small", SSL_SMALL)),
+    "linear_compress": Protocol(_linear_paper("linear_compress", COMPRESS)),
     "clusters": Protocol(_clusters),
-    "retrieval": Protocol(_retrieval),
-    "representation": Protocol(_representation, labels="none"),
-    "two_views": Protocol(_two_views, labels="none", needs="views"),
-    "information": Protocol(_information),
-    "layers": Protocol(_layers, needs="encoder"),
-    "multi_label": Protocol(_multi_label, labels="many"),
+    "retrieval": Protocol(_retrieval, scores=("recall",)),
+    "representation": Protocol(
+        _representation,
+        labels="none",
+        scores=("uniformity", "effective_rank", "dimension_std", "off_diagonal", "intra_class"),
+    ),
+    "two_views": Protocol(
+        _two_views, labels="none", needs="views", scores=("alignment", "instance_discrimination")
+    ),
+    "information": Protocol(_information, scores=("i_x_t", "i_t_y")),
+    "layers": Protocol(_layers, needs="encoder", scores=("layer",)),
+    "multi_label": Protocol(_multi_label, labels="many", scores=("map",)),
 }
 DEFAULT_PROTOCOLS = ("knn", "linear")
 
 
-def label_kind(labels):
-    """ "none", "one" or "many": what labels (None, (N,) with -1 for unknown, or (N, C)) are."""
+def label_kind(*labels):
+    """ "none", "one" or "many": what labels (None, (N,) with -1 for unknown, or (N, C)) are.
+
+    Of several sets what they have in common; "none" if that is nothing.
+    """
+    kinds = {_label_kind(own) for own in labels}
+    return kinds.pop() if len(kinds) == 1 else "none"
+
+
+def _label_kind(labels):
     if labels is None or (labels.ndim == 1 and labels.min() < 0):
         return "none"
     return "one" if labels.ndim == 1 else "many"
@@ -222,24 +243,11 @@ def fitting(labels, *, views, encoder):
     )
 
 
-# What a protocol gives beside its scores: settings that it chose, and names.
+# What a result holds beside scores: settings that a protocol chose, names, sizes.
 _DETAILS = (
     "_protocol", "_k", "_penalty", "_learning_rate", "_weight_decay", "_layer", "_max",
-    "feature_dim",
+    "feature_dim", "feature_std", "dataset", "not_measured",
 )  # fmt: skip
-
-
-def is_score(name):
-    """Whether an entry of a result is a score, which the untrained encoder has one of as well."""
-    return not name.endswith(_DETAILS) and not name.startswith("num_")
-
-
-# Scores that do not begin with the name of their protocol.
-_FAMILIES = {
-    "recall": "retrieval", "uniformity": "representation", "effective": "representation",
-    "dimension": "representation", "off": "representation", "intra": "representation",
-    "alignment": "two_views", "instance": "two_views", "i": "information", "layer": "layers",
-}  # fmt: skip
 _TITLES = {
     "i_x_t": "I(X; T), bits", "i_t_y": "I(T; Y), bits",
     "i_t_y_shuffled": "I(T; Y), labels shuffled", "map": "mAP", "map_11_point": "mAP, 11 points",
@@ -248,14 +256,20 @@ _TITLES = {
 }  # fmt: skip
 
 
+def is_score(name):
+    """Whether an entry of a result is a score, which the untrained encoder has one of as well."""
+    return not name.endswith(_DETAILS) and not name.startswith("num_")
+
+
 def protocol_of(score, result):
     """The versioned name of the protocol that gave a score of a result; "" if it is none's."""
-    parts = score.split("_")
-    for end in range(len(parts), 0, -1):
-        found = result.get("_".join(parts[:end]) + "_protocol")
-        if found:
-            return found
-    return result.get(f"{_FAMILIES.get(parts[0].rstrip('0123456789'))}_protocol", "")
+    found = [
+        (len(beginning), name)
+        for name, protocol in PROTOCOLS.items()
+        for beginning in (name, *protocol.scores)
+        if score.startswith(beginning) and f"{name}_protocol" in result
+    ]
+    return result[f"{max(found)[1]}_protocol"] if found else ""
 
 
 def score_title(score):

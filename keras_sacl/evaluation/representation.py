@@ -37,8 +37,13 @@ def uniformity(features, t=2.0):
 
     Returns:
         A float, at most 0.
+
+    Raises:
+        ValueError: If there is one image only.
     """
     x = _unit(features)
+    if len(x) < 2:
+        raise ValueError(f"`features` must be of at least 2 images. Received: {len(x)}")
     total = 0.0
     for start in range(0, len(x), _BLOCK):
         products = x[start : start + _BLOCK] @ x.T
@@ -137,13 +142,24 @@ def off_diagonal_correlation(a, b=None):
     Returns:
         A float in [0, 1].
     """
-    a = _standard(a)
-    b = a if b is None else _standard(b)
-    correlation = np.abs(a.T @ b) / len(a)
-    features = len(correlation)
+    absolute = np.abs(correlation(a, a if b is None else b))
+    features = len(absolute)
     if features < 2:
         return 0.0
-    return float((correlation.sum() - np.trace(correlation)) / (features * (features - 1)))
+    return float((absolute.sum() - np.trace(absolute)) / (features * (features - 1)))
+
+
+def correlation(a, b):
+    """The correlations of the dimensions of (N, D) and (N, E) features: (D, E) in [-1, 1].
+
+    Dimensions that are constant count as uncorrelated.
+    """
+    return _standard(a).T @ _standard(b) / len(a)
+
+
+def agreement(a, b):
+    """alignment and instance_discrimination of two views, (N, F) each."""
+    return {measure.__name__: measure(a, b) for measure in (alignment, instance_discrimination)}
 
 
 def spread(features):

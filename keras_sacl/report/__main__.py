@@ -1,16 +1,20 @@
-"""Compares runs: python -m keras_sacl.report RUN_DIR [RUN_DIR ...] [--output=report.html]"""
+"""One page on one run, or on several side by side.
 
-import argparse
+python -m keras_sacl.report RUN_DIR [RUN_DIR ...] [--output=report.html]
+"""
+
+# A command, and so above the stages, as train.py is.
+
 import os
 import sys
 from pathlib import Path
 
+from keras_sacl.command_line import OneLineParser
+
 
 def main(argv=None):
     """Returns the exit code: 0, or 2 on bad input, after one line on stderr."""
-    parser = argparse.ArgumentParser(
-        prog="python -m keras_sacl.report", description="One page on one run or several."
-    )
+    parser = OneLineParser("report", __doc__)
     parser.add_argument("run_dirs", nargs="+", metavar="RUN_DIR", help="--run_dir of train.py")
     parser.add_argument(
         "--output", help="file to write; default: RUN_DIR/report.html, and report.html for several"

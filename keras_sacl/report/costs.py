@@ -3,11 +3,11 @@
 python -m keras_sacl.report.costs --encoders=mobilenet_v3_large --methods=xd,seed,disco
 """
 
-import argparse
 import dataclasses
 import math
 import sys
 
+from keras_sacl.command_line import OneLineParser
 from keras_sacl.costs import IMAGENET_IMAGES, PARTS, compare, measure, training_cost
 from keras_sacl.costs.passes import METHODS
 from keras_sacl.encoders import ENCODERS
@@ -236,17 +236,12 @@ def _table(header, rows):
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        self.exit(2, f"costs: {message}\n")  # without the usage: one line, as for all bad input
-
-
 def _names(text):
     return tuple(name for name in text.split(",") if name)
 
 
 def main(arguments=None):
-    parser = _Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = OneLineParser("costs", __doc__)
     for flag, kind, text in (
         ("encoders", _names, "deployed encoders, by commas"),
         ("methods", _names, "methods, by commas"),

@@ -99,6 +99,12 @@ def report_page(runs):
     )
 
 
+_CORRELATIONS = {
+    "views": "<b>Embeddings of the two views.</b> Good is a bright diagonal on a blank ground: "
+    "each dimension agrees, and says something of its own.",
+    "encoders": "<b>Embeddings of one view by host and slim network.</b> The nearer to a clean "
+    "diagonal, the less sparsity alone has pulled the two apart.",
+}
 _SCORES = (
     "On frozen features, at the last epoch; beside them the same encoder before training. Scores "
     "compare only under the same protocol."
@@ -174,8 +180,8 @@ def _looks(run, several):
             "<b>The features in the plane</b> (t-SNE; distances between far groups mean nothing). "
             "Groups of one colour are good; one cloud of all colours is not.",
         )]  # fmt: skip
-        for title, named in looks.correlations.items():
-            figures.append(_figure(charts.matrices(named), title))
+        for what, named in looks.correlations.items():
+            figures.append(_figure(charts.matrices(named), _CORRELATIONS[what]))
         parts.append(f'<div class="figures">{"".join(figures)}</div>')
         parts.append(_figure(
             galleries.neighbour_gallery(looks),

@@ -15,7 +15,8 @@ class Looks:
         labels: (N,) integers, or None.
         class_names: Names of the labels, or None.
         views: Pairs of views of training images, as `views.view_rows` gives them.
-        correlations: From a caption to correlation matrices (D, D) of embeddings, by title.
+        correlations: Correlation matrices (D, D) of embeddings, by title: under "views" those of
+            the two views, under "encoders" of one view by the host and by the slim network.
     """
 
     pixels: np.ndarray
@@ -39,7 +40,6 @@ class RunReport:
 
     Attributes:
         name: What it is called in tables and legends.
-        settings: From flag to value.
         flag_lines: The lines of its flags.txt.
         metrics: A dict for each epoch, as `callbacks.MetricsLog` writes them.
         results: Contents of results.json.
@@ -49,7 +49,6 @@ class RunReport:
     """
 
     name: str
-    settings: dict
     flag_lines: list
     metrics: list
     results: dict

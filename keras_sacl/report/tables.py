@@ -19,11 +19,13 @@ _SUMMARY = (
 )
 _EXPORT = (
     ("KiB", "bytes", lambda value: f"{value / 1024:.0f}"),
-    ("largest difference", "max_abs_diff", "{:.1e}".format),
+    ("max diff", "max_abs_diff", "{:.1e}".format),
     ("cosine", "cosine", "{:.5f}".format),
     ("k-NN", "knn_top1", "{:.4f}".format),
     ("k-NN in Keras", "knn_top1_keras", "{:.4f}".format),
-    ("ms an image", "latency_ms", "{:.2f}".format),
+    ("top-1", "top1", "{:.4f}".format),
+    ("top-1 in Keras", "top1_keras", "{:.4f}".format),
+    ("ms", "latency_ms", "{:.2f}".format),
     ("check", "passed", lambda value: "ok" if value else "FAILED"),
 )
 
@@ -65,19 +67,23 @@ def _summed(run, column):
 
 
 def score_table(runs):
-    """A row for each score, two columns for each run, then the protocol."""
-    found = {run.name: run.results.get("evaluate", {}) for run in runs}
+    """A row for each score, two columns for each width of each run, then the protocol."""
+    found = {}
+    for run in runs:
+        found[run.name] = run.results.get("evaluate", {})
+        for width, scores in run.results.get("evaluate_widths", {}).items():
+            found[f"{run.name}, width {width}"] = scores
     names = dict.fromkeys(
         key
         for scores in found.values()
         for key in scores
-        if is_score(key) and key != "dataset" and not key.endswith("_untrained")
+        if is_score(key) and not key.endswith("_untrained")
     )
     if not names:
         return ""
     head = ["score"]
-    for run in runs:
-        which = f"{run.name}: " if len(runs) > 1 else ""
+    for name in found:
+        which = f"{name}: " if len(found) > 1 else ""
         head += [f"{which}untrained", f"{which}trained"]
     rows = []
     for name in names:
@@ -91,12 +97,21 @@ def score_table(runs):
 
 def export_table(runs):
     """A row for each exported file; empty where there is none."""
-    rows = []
-    for run in runs:
-        for name, row in run.results.get("export", {}).items():
-            cells = ["-" if row.get(key) is None else form(row[key]) for _, key, form in _EXPORT]
-            rows.append([f"{run.name}/{name}" if len(runs) > 1 else name, *cells])
-    return table(["file", *(title for title, *_ in _EXPORT)], rows) if rows else ""
+    found = [
+        (f"{run.name}/{name}" if len(runs) > 1 else name, row)
+        for run in runs
+        for name, row in run.results.get("export", {}).items()
+    ]
+    # Only classifiers have a top-1.
+    columns = [
+        column for column in _EXPORT
+        if "top-1" not in column[0] or any(column[1] in row for _, row in found)
+    ]  # fmt: skip
+    rows = [
+        [name, *("-" if row.get(key) is None else form(row[key]) for _, key, form in columns)]
+        for name, row in found
+    ]
+    return table(["file", *(title for title, *_ in columns)], rows) if rows else ""
 
 
 def file_table(runs):
@@ -105,7 +120,7 @@ def file_table(runs):
     for run in runs:
         for path, scores in run.results.get("evaluate_files", {}).items():
             for key, value in scores.items():
-                if is_score(key) and key != "dataset":
+                if is_score(key):
                     protocol = protocol_of(key, scores)
                     rows.append([path, score_title(key), _number(value), protocol])
     return table(["file", "score", "value", "protocol"], rows) if rows else ""

@@ -3,7 +3,6 @@
 python -m keras_sacl.report.views --output=docs
 """
 
-import argparse
 import dataclasses
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from keras_sacl.command_line import OneLineParser
 from keras_sacl.data import (
     PRESETS,
     ImageSource,
@@ -93,7 +93,7 @@ def _photographs():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = OneLineParser("views", __doc__)
     parser.add_argument("--output", default=".", help="folder for views_PRESET.png")
     parser.add_argument("--presets", default=",".join(PRESETS), help="presets, by commas")
     parser.add_argument("--dataset", help="as of train.py; default: two photographs")

@@ -9,7 +9,7 @@ from keras_sacl.encoders import build_encoder
 from keras_sacl.heads import build_projector, parse_projector
 from keras_sacl.methods import METHODS
 from keras_sacl.optim import WarmupCosine, build_optimizer
-from keras_sacl.slimming import SlimmableEncoder
+from keras_sacl.slimming import SlimmableEncoder, TieredEncoder
 
 _POLICIES = {
     "float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16",
@@ -19,17 +19,28 @@ _POLICIES = {
 
 def build_method(config):
     """The method of `config` with seeded weights, not compiled."""
-    keras.utils.set_random_seed(config.seed)
     with _precision(config.mixed_precision):
+        # Their values are never read; made before the seed is set, they leave the host's as they
+        # are with one width.
+        narrower = [
+            build_encoder(config.encoder, width=width, image_size=config.image_size)
+            for width in config.widths[1:]
+        ]
+        keras.utils.set_random_seed(config.seed)
         deployed = build_encoder(config.encoder, width=config.width, image_size=config.image_size)
         encoder = deployed
         if config.slims:
             host = build_encoder(
                 config.encoder, width=config.host_width, image_size=config.image_size
             )
-            encoder = SlimmableEncoder(
-                host, deployed, execution=config.slim_execution, selection=config.slim_selection
-            )
+            if narrower:
+                encoder = TieredEncoder(
+                    host, [deployed, *narrower], selection=config.slim_selection, seed=config.seed
+                )
+            else:
+                encoder = SlimmableEncoder(
+                    host, deployed, execution=config.slim_execution, selection=config.slim_selection
+                )
         projector = build_projector(encoder.output_shape[-1], parse_projector(config.projector))
         settings = {"loss_scale": config.loss_scale, "lambd": config.lambd}
         method = config.effective_method
@@ -71,12 +82,18 @@ def steps_per_execution(config, steps_per_epoch):
     return max(n for n in range(1, limit + 1) if whole % n == 0)
 
 
-def deployed_float32(method, config):
-    """The deployed encoder, in float32 whatever it was trained in."""
-    deployed = method.deployed_encoder()
+def deployed_encoder(method, config, width=None):
+    """The deployed encoder; of several widths that of `width`, by default the widest."""
+    tier = config.widths.index(width) if width else 0
+    return method.encoder.extract_slim(tier) if tier else method.deployed_encoder()
+
+
+def deployed_float32(method, config, width=None):
+    """`deployed_encoder`, in float32 whatever it was trained in."""
+    deployed = deployed_encoder(method, config, width)
     if config.mixed_precision == "float32":
         return deployed
-    plain = build_encoder(config.encoder, width=config.width, image_size=config.image_size)
+    plain = build_encoder(config.encoder, width=width or config.width, image_size=config.image_size)
     plain.set_weights(deployed.get_weights())
     return plain
 

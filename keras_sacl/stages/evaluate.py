@@ -2,7 +2,7 @@
 
 from keras_sacl.data import plain_batches, raw_batches
 from keras_sacl.evaluation import PROTOCOLS, evaluate_encoder, is_score
-from keras_sacl.stages.build import build_method
+from keras_sacl.stages.build import build_method, deployed_encoder
 from keras_sacl.stages.inputs import (
     VIEWED,
     encoder_file,
@@ -18,7 +18,7 @@ _BATCH = 256
 def evaluate(config, run_dir, say=print):
     """--eval_protocols on frozen features of encoder.keras, and of the untrained encoder.
 
-    With --eval_encoder on those of that file alone.
+    With --eval_encoder on those of that file alone. Of several widths each is evaluated by itself.
 
     Args:
         config: A validated `RunConfig`.
@@ -27,7 +27,8 @@ def evaluate(config, run_dir, say=print):
 
     Returns:
         The result that went into results.json, under "evaluate" or, for a file, under
-        "evaluate_files"; None where there are no labels and every protocol needs them.
+        "evaluate_files"; None where there are no labels and every protocol needs them. Those of
+        narrower widths are under "evaluate_widths".
 
     Raises:
         ConfigError: As `check_inputs`.
@@ -43,36 +44,45 @@ def evaluate(config, run_dir, say=print):
             f"add {without} to --eval_protocols"
         )
         return None
-    if file is None:
-        # The untrained encoder is the deployed one at step 0 of this very run: same seed, same
-        # slices.
-        encoders = {
-            "": run_dir.load_encoder(),
-            "_untrained": build_method(config).deployed_encoder(),
-        }
-    else:
-        encoders = {"": getattr(file, "model", file)}
     batches = raw_batches if pixels else plain_batches
     settings = {"image_size": evaluation_size(config), "batch_size": _BATCH}
-    views = {
-        name: fixed_views(config, source.take(VIEWED), image_size=settings["image_size"])
-        for name, source in (("train", train), ("test", test))
-    }
-    result = {"dataset": config.eval_dataset or config.dataset}
-    for suffix, encoder in encoders.items():
-        found = evaluate_encoder(
-            encoder,
-            batches(train, **settings),
-            batches(test, **settings),
-            protocols=protocols,
-            views=None if pixels else views,
-        )
-        for name, value in found.items():
-            if is_score(name) or not suffix:
-                result[name + suffix if is_score(name) else name] = value
-    if file is None:
-        run_dir.record("evaluate", result)
-    else:
+    views = None
+    if any(PROTOCOLS[name].needs == "views" for name in protocols):
+        views = {
+            name: fixed_views(config, source.take(VIEWED), image_size=settings["image_size"])
+            for name, source in (("train", train), ("test", test))
+        }
+
+    def scores(encoders):
+        result = {"dataset": config.eval_dataset or config.dataset}
+        for suffix, encoder in encoders.items():
+            found = evaluate_encoder(
+                encoder,
+                batches(train, **settings),
+                batches(test, **settings),
+                protocols=protocols,
+                views=views,
+            )
+            for name, reason in found.get("not_measured", {}).items() if not suffix else ():
+                say(f"{name} cannot be measured: {reason}")
+            for name, value in found.items():
+                if is_score(name) or not suffix:
+                    result[name + suffix if is_score(name) else name] = value
+        return result
+
+    if file is not None:
+        result = scores({"": getattr(file, "model", file)})
         files = run_dir.results().get("evaluate_files", {})
         run_dir.record("evaluate_files", {**files, config.eval_encoder: result})
+        return result
+    # The untrained encoder is the deployed one at step 0 of this very run: same seed, same slices.
+    untrained = build_method(config)
+    results = {}
+    for width, path in run_dir.encoders(config.widths).items():
+        before, after = deployed_encoder(untrained, config, width), run_dir.load_encoder(path)
+        results[str(width)] = scores({"": after, "_untrained": before})
+    result = results.pop(str(config.width))
+    run_dir.record("evaluate", result)
+    if results:
+        run_dir.record("evaluate_widths", results)
     return result

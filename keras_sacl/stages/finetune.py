@@ -33,7 +33,8 @@ def finetune(config, run_dir, say=print):
     and flips. Crops and flips are those of view A of --augmentation; images are of --image_size,
     which is what the encoder is built for (the paper: 224 px for both). In float32, on one device.
 
-    With --resume an interrupted fine-tuning goes on at the tenth that it had reached.
+    With --resume an interrupted fine-tuning goes on at the last part that it had ended: a tenth,
+    where the steps are a multiple of ten.
 
     Args:
         config: A validated `RunConfig`.
@@ -50,6 +51,7 @@ def finetune(config, run_dir, say=print):
     started = time.perf_counter()
     train, test, classes = finetuning_images(config)
     teacher = None if config.finetune_teacher is None else finetuning_teacher(config)
+    teacher_top1 = None if teacher is None else _top1(teacher, test, config)
     describe(config, train, classes, say)
     encoders = {"pretrained": run_dir.load_encoder}
     if config.finetune_baseline:
@@ -76,7 +78,7 @@ def finetune(config, run_dir, say=print):
     result = {
         "protocol": protocol(config),
         "dataset": config.eval_dataset or config.dataset,
-        "labels": config.finetune_labels,
+        "label_share": config.finetune_labels,
         "num_train": len(train),
         "num_test": len(test),
         "num_classes": classes,
@@ -86,7 +88,7 @@ def finetune(config, run_dir, say=print):
         "top1": top1.get("pretrained"),
         "top1_from_scratch": top1.get("from scratch"),
         "teacher": config.finetune_teacher,
-        "teacher_top1": teacher and _top1(teacher, test, config),
+        "teacher_top1": teacher_top1,
         "seconds": round(time.perf_counter() - started, 1),
         "diverged": diverged,
         "classifier": run_dir.classifier.name if done else None,
@@ -133,7 +135,7 @@ def describe(config, train, classes, say):
 
 
 def train_classifier(config, network, teacher, train, folder, say):
-    """Fine-tunes a network to the end, with a checkpoint after each tenth.
+    """Fine-tunes a network to the end, with a checkpoint after each of up to ten equal parts.
 
     Args:
         config: A validated `RunConfig`; resumes from `folder` if it says so.
@@ -244,14 +246,14 @@ def _key(config, network, teacher):
             "eval_dataset", "eval_train_split",
         )
     }  # fmt: skip
-    networks = [fingerprint(network), teacher and fingerprint(teacher)]
+    networks = [fingerprint(network), None if teacher is None else fingerprint(teacher)]
     text = json.dumps([protocol(config), config.finetune_labels, settings, networks])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _beside(earlier, result):
-    """All results, the newest last; one of the same data and protocol takes the place of it."""
-    same = ("protocol", "dataset")
+    """All results, the newest last; it takes the place of one of the same setting."""
+    same = ("protocol", "dataset", "num_train", "num_test", "teacher")
     kept = [row for row in earlier if any(row[name] != result[name] for name in same)]
     if result["classifier"]:  # the file of the others is overwritten
         kept = [{**row, "classifier": None} for row in kept]

@@ -2,9 +2,7 @@
 
 import functools
 import os
-import zipfile
 
-import keras
 import numpy as np
 
 from keras_sacl.config import ConfigError
@@ -16,6 +14,7 @@ from keras_sacl.data import (
     two_view_dataset,
 )
 from keras_sacl.evaluation import PROTOCOLS, fitting, label_kind
+from keras_sacl.keras_files import load_keras
 
 
 def check_inputs(config):
@@ -114,12 +113,13 @@ def evaluated_protocols(config):
     Raises:
         ConfigError: On one that the images or the encoder do not allow.
     """
-    kinds = {label_kind(source.labels) for source in labelled_images(config)}
-    labels = kinds.pop() if len(kinds) == 1 else "none"
+    sources = labelled_images(config)
+    labels = label_kind(*(source.labels for source in sources))
     file = encoder_file(config)
+    pixels = file is not None and file.takes_pixels
     fit = fitting(
         labels,
-        views=file is None or not file.takes_pixels,
+        views=not pixels and min(map(len, sources)) > 1,
         encoder=file is None or hasattr(file, "model"),
     )
     if "all" in config.eval_protocols:
@@ -151,7 +151,8 @@ def fixed_views(config, source, image_size=None):
 
     Args:
         config: A validated `RunConfig`.
-        source: `ImageSource` of few images. A rest that fills no batch is left out.
+        source: `ImageSource` of few images. A rest of less than a batch is left out, where no
+            handy batch divides them.
         image_size: Side of the views in pixels; that of `config` by default.
 
     Returns:
@@ -161,7 +162,7 @@ def fixed_views(config, source, image_size=None):
         source,
         get_preset(config.augmentation),
         image_size=image_size or config.image_size,
-        batch_size=min(len(source), VIEWED // 4),
+        batch_size=_handy_batch(len(source)),
         seed=config.seed,
         epochs=1,
     )
@@ -211,10 +212,9 @@ def finetuning_teacher(config):
     if not os.path.isfile(path):
         raise refuse("is no file; name the .keras file of a classifier")
     try:
-        teacher = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise refuse(f"cannot be loaded ({reason}); name another") from error
+        teacher = load_keras(path)
+    except ValueError as error:
+        raise refuse(f"{error}; name another") from error
     size, classes = config.image_size, finetuning_images(config)[2]
     taken, given = getattr(teacher, "input_shape", None), getattr(teacher, "output_shape", None)
     if taken not in ((None, size, size, 3), (None, None, None, 3)):
@@ -230,6 +230,11 @@ def finetuning_teacher(config):
     if (outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1, atol=1e-3):
         raise refuse("must give logits, not probabilities; save it without its softmax")
     return teacher
+
+
+def _handy_batch(count):
+    """A divisor of `count` from 50 to 250 images; as many as there are, up to 250, without one."""
+    return max((n for n in range(50, 251) if count % n == 0), default=min(count, 250))
 
 
 def _load(config, dataset, split):

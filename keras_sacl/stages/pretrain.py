@@ -1,4 +1,4 @@
-"""Pretraining: unlabelled images in, encoder.keras out."""
+"""Pretraining: unlabelled images in, encoder.keras out; of several widths, a file of each."""
 
 import collections
 import time
@@ -35,10 +35,13 @@ def pretrain(config, run_dir, say=print):
     if not training.first:
         return None
     method = training.method
-    encoder = deployed_float32(method, config)
-    temporary = run_dir.encoder.with_name("encoder.tmp.keras")
-    encoder.save(temporary)
-    temporary.replace(run_dir.encoder)
+    parameters = {}
+    for width, path in run_dir.encoders(config.widths).items():
+        encoder = deployed_float32(method, config, width)
+        temporary = path.with_suffix(".tmp.keras")
+        encoder.save(temporary)
+        temporary.replace(path)
+        parameters[str(width)] = encoder.count_params()
     lines = callbacks.read_metrics(run_dir.metrics)
     result = {
         "method": config.effective_method,
@@ -47,7 +50,8 @@ def pretrain(config, run_dir, say=print):
         "skipped_by_reason": collections.Counter(reason for _, reason in source.skipped),
         "epochs": config.epochs,
         "steps": training.total_steps,
-        "deployed_parameters": encoder.count_params(),
+        "deployed_parameters": parameters[str(config.width)],
+        "parameters_by_width": parameters if len(parameters) > 1 else None,
         "host_parameters": method.encoder.count_params() if config.slims else None,
         "seconds": round(sum(line["seconds"] for line in lines), 1),
         "seconds_this_session": round(time.perf_counter() - started, 1),
@@ -76,11 +80,15 @@ def describe(config, method, source, steps, say):
         say(f"--host_width has no effect: {config.method} trains the deployed width alone")
     if config.jit_compile == "true" and not has_gpu():
         say("--jit_compile=true: XLA on a CPU usually makes this step several times slower")
+    widths = f"width {config.width:g}"
+    if len(config.widths) > 1:
+        listed = ", ".join(f"{width:g}" for width in config.widths)
+        widths = f"widths {listed} (one of them each step)"
     host = f", host width {config.host_width:g}" if config.slims else ""
     replicas = method.distribute_strategy.num_replicas_in_sync
     shared = f", shared by {replicas} replicas" if replicas > 1 else ""
     say(
-        f"{config.effective_method}: {config.encoder} width {config.width:g}{host}, "
+        f"{config.effective_method}: {config.encoder} {widths}{host}, "
         f"{config.image_size} px, {len(source)} images, {config.epochs} epochs of {steps} steps of "
         f"{config.batch_size}{shared}, {method.count_params():,} parameters in training"
     )

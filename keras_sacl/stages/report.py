@@ -1,5 +1,7 @@
 """The report of a run: gathers what is there, and writes report.html."""
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 
@@ -7,7 +9,8 @@ from keras_sacl.callbacks import RunCheckpoint, read_metrics
 from keras_sacl.config import ConfigError
 from keras_sacl.costs import measure, training_cost
 from keras_sacl.data import get_preset, plain_batches, raw_batches
-from keras_sacl.evaluation import extract_features, label_kind
+from keras_sacl.evaluation import extract_features, extract_pairs, label_kind
+from keras_sacl.evaluation.representation import correlation
 from keras_sacl.heads import parse_projector
 from keras_sacl.report.page import report_page
 from keras_sacl.report.run_report import Looks, RunReport
@@ -51,7 +54,6 @@ def collect(config, run_dir, name=None):
     """
     found = RunReport(
         name=name or run_dir.path.resolve().name,
-        settings={field: getattr(config, field) for field in config.__dataclass_fields__},
         flag_lines=config.flag_lines(),
         metrics=read_metrics(run_dir.metrics),
         results=run_dir.results(),
@@ -77,14 +79,25 @@ def _costs(config, results):
     slim = measure(config.encoder, config.width, config.image_size)
     host = measure(config.encoder, config.host_width, config.image_size) if config.slims else None
     rows = [("deployed encoder", f"{slim.macs / 1e6:,.1f} M multiply-adds an image")]
+    for width in config.widths[1:]:
+        macs = measure(config.encoder, width, config.image_size).macs
+        rows.append((f"of width {width}", f"{macs / 1e6:,.1f} M multiply-adds an image"))
     if host:
         rows.append(("host", f"{host.macs / 1e6:,.1f} M multiply-adds an image"))
     images = results.get("pretrain", {}).get("images")
     if images:
-        cost = training_cost(
-            config.effective_method, slim, host=host, batch_size=config.batch_size, images=images,
-            epochs=config.epochs, projector=parse_projector(config.projector),
-        )  # fmt: skip
+        seen = images // config.batch_size * config.batch_size  # in whole batches
+        costs = [
+            training_cost(
+                config.effective_method, measure(config.encoder, width, config.image_size),
+                host=host, batch_size=config.batch_size, images=seen, epochs=config.epochs,
+                projector=parse_projector(config.projector),
+            )
+            for width in config.widths
+        ]  # fmt: skip
+        # Each width has the same share of the steps.
+        parts = {part: sum(c.parts[part] for c in costs) / len(costs) for part in costs[0].parts}
+        cost = dataclasses.replace(costs[0], parts=parts)
         rows += [
             ("training step", f"{cost.per_step / 1e9:,.1f} GFLOPs"),
             *((f"of it: {part}", f"{100 * flops / cost.per_image:.0f} %")
@@ -112,7 +125,7 @@ def _look(config, run_dir):
 
 
 def _correlations(config, run_dir, found):
-    """Correlation matrices of embeddings, by caption, then by the title of each matrix."""
+    """Correlation matrices of embeddings: of what, then the title of each, as `Looks` has them."""
     method = build_method(config)
     steps = found.results.get("pretrain", {}).get("steps", config.epochs) // config.epochs
     compile_method(method, config, max(steps, 1))
@@ -122,8 +135,11 @@ def _correlations(config, run_dir, found):
     views = fixed_views(config, training_images(config).take(VIEWED // 2))
     pairs = _slimmed(method, views) if config.slims else _one_encoder(method, views)
     return {
-        caption: {title: _correlation(a, b) for title, (a, b) in named.items()}
-        for caption, named in pairs.items()
+        what: {
+            title: correlation(a[:, :_DIMENSIONS], b[:, :_DIMENSIONS])
+            for title, (a, b) in named.items()
+        }
+        for what, named in pairs.items()
     }
 
 
@@ -134,29 +150,11 @@ def _slimmed(method, views):
     found = [(z(a, False), z(b, True), z(a, True), z(b, False)) for a, b in views]
     z_a, z_b, other_a, other_b = (np.concatenate(part) for part in zip(*found, strict=True))
     return {
-        "<b>Embeddings of the two views</b>, view A by the host, view B by the slim network. Good "
-        "is a bright diagonal on a blank ground: each dimension agrees, and says something of its "
-        "own.": {"z_A (host), z_B (slim)": (z_a, z_b)},
-        "<b>Embeddings of one view by both encoders.</b> The nearer to a clean diagonal, the less "
-        "sparsity alone has pulled the two apart.": {
-            "view A: host, slim": (z_a, other_a), "view B: slim, host": (z_b, other_b),
-        },
-    }  # fmt: skip
+        "views": {"z_A (host), z_B (slim)": (z_a, z_b)},
+        "encoders": {"view A: host, slim": (z_a, other_a), "view B: slim, host": (z_b, other_b)},
+    }
 
 
 def _one_encoder(method, views):
-    found = [tuple(method.frozen_embed(x).numpy() for x in pair) for pair in views]
-    z_a, z_b = (np.concatenate(part) for part in zip(*found, strict=True))
-    return {
-        "<b>Embeddings of the two views.</b> Good is a bright diagonal on a blank ground: each "
-        "dimension agrees, and says something of its own.": {
-            "z_A, z_B": (z_a, z_b), "z_A, z_A": (z_a, z_a),
-        },
-    }  # fmt: skip
-
-
-def _correlation(a, b):
-    """(D, D) correlations of the first dimensions of embeddings (N, D) each."""
-    a, b = (x[:, :_DIMENSIONS].astype("float64") for x in (a, b))
-    a, b = ((x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-12) for x in (a, b))
-    return a.T @ b / len(a)
+    z_a, z_b = extract_pairs(method.frozen_embed, views)
+    return {"views": {"z_A, z_B": (z_a, z_b), "z_A, z_A": (z_a, z_a)}}

@@ -3,12 +3,10 @@
 import json
 import os
 import shutil
-import zipfile
 from pathlib import Path
 
-import keras
-
 from keras_sacl.config import ConfigError
+from keras_sacl.keras_files import load_keras
 
 
 class RunDir:
@@ -101,20 +99,31 @@ class RunDir:
                 "run_dir", self.path, f"has a results.json that is no JSON ({error}); remove it"
             ) from error
 
-    def load_encoder(self):
-        """The encoder that pretraining left.
+    def encoders(self, widths):
+        """The files of the deployed encoders: encoder.keras, and encoder_w0.5.keras and so on.
+
+        Args:
+            widths: The deployed widths, the widest first.
+
+        Returns:
+            A dict from width to path.
+        """
+        widest, *others = widths
+        return {widest: self.encoder, **{w: self.path / f"encoder_w{w}.keras" for w in others}}
+
+    def load_encoder(self, path=None):
+        """An encoder that pretraining left; by default the widest, encoder.keras.
 
         Raises:
             ConfigError: If the file is broken, or holds code (Keras' safe mode is on).
         """
         try:
-            return keras.saving.load_model(self.encoder, compile=False, safe_mode=True)
-        except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
-            reason = " ".join(str(error).split())[:200]
+            return load_keras(path or self.encoder)
+        except ValueError as error:
+            name = (path or self.encoder).name
             raise ConfigError(
-                "run_dir", self.path,
-                f"has an encoder.keras that cannot be loaded ({reason}); pretrain again",
-            ) from error  # fmt: skip
+                "run_dir", self.path, f"has an {name} that {error}; pretrain again"
+            ) from error
 
     def record(self, stage, result):
         """Puts one stage's result into results.json."""

@@ -6,19 +6,21 @@ from keras_sacl.evaluation import is_score, score_title
 def summary(results):
     """results.json as text: the scores, then one row for each exported file."""
     blocks = []
-    evaluated = results.get("evaluate")
-    if evaluated:
-        rows = [("", "untrained", "trained")]
+    widths = {
+        f"width {width}": found for width, found in results.get("evaluate_widths", {}).items()
+    }
+    for which, evaluated in {"": results.get("evaluate"), **widths}.items():
+        if not evaluated:
+            continue
+        rows = [(which, "untrained", "trained")]
         for key, value in evaluated.items():
             before = evaluated.get(f"{key}_untrained")
-            if before is not None and _is_shown(key):
+            if before is not None and is_score(key):
                 rows.append((score_title(key), f"{before:.4f}", f"{value:.4f}"))
         blocks.append(_table(rows))
         blocks.append(_evaluated_on(evaluated))
     for path, found in results.get("evaluate_files", {}).items():
-        rows = [
-            (score_title(key), f"{value:.4f}") for key, value in found.items() if _is_shown(key)
-        ]
+        rows = [(score_title(key), f"{value:.4f}") for key, value in found.items() if is_score(key)]
         blocks.append(_table([("", path), *rows]))
         blocks.append(_evaluated_on(found))
     finetuned = results.get("finetune")
@@ -26,7 +28,9 @@ def summary(results):
         blocks.append(_finetuned(finetuned))
     exported = results.get("export")
     if exported:
-        rows = [("file", "KiB", "max diff", "cosine", "k-NN", "ms", "check")]
+        classifiers = any("top1" in row for row in exported.values())
+        top1 = ("top-1",) if classifiers else ()
+        rows = [("file", "KiB", "max diff", "cosine", "k-NN", *top1, "ms", "check")]
         for name, row in exported.items():
             rows.append(
                 (
@@ -35,6 +39,7 @@ def summary(results):
                     _number(row.get("max_abs_diff"), "{:.1e}"),
                     _number(row.get("cosine"), "{:.5f}"),
                     _number(row.get("knn_top1"), "{:.4f}"),
+                    *([_number(row.get("top1"), "{:.4f}")] if classifiers else []),
                     _number(row.get("latency_ms"), "{:.2f}"),
                     "ok" if row["passed"] else "FAILED",
                 )
@@ -50,10 +55,6 @@ def _finetuned(results):
         scores = (row["top1_from_scratch"], row["top1"], row["teacher_top1"])
         rows.append((*names, *(_number(score, "{:.4f}") for score in scores)))
     return _table(rows)
-
-
-def _is_shown(key):
-    return is_score(key) and key not in ("dataset", "feature_std")
 
 
 def _evaluated_on(found):

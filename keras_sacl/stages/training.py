@@ -4,6 +4,7 @@ import itertools
 import sys
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_sacl import callbacks
@@ -152,9 +153,10 @@ class Training:
         config, found = self.config, []
         if config.slims and config.slim_selection == "magnitude":
             found.append(callbacks.SlimRefresh(config.slim_refresh_steps))
-        # The guard stands before what writes: a bad state is neither logged nor saved.
+        # The guard stands first: a bad state is neither measured nor logged nor saved.
+        found.append(self._guard)
         if not self.first:
-            return [*found, self._guard, self._checkpoint]
+            return [*found, self._checkpoint]
         if config.knn_every:
             monitor = _knn_monitor(config, self.source)
             if monitor is not None:
@@ -166,7 +168,7 @@ class Training:
                     lambda: fixed_views(config, few), every=config.views_every
                 )
             )
-        found += [self._guard, callbacks.MetricsLog(self.run_dir.metrics), self._checkpoint]
+        found += [callbacks.MetricsLog(self.run_dir.metrics), self._checkpoint]
         if config.tensorboard:
             found.append(keras.callbacks.TensorBoard(self.run_dir.tensorboard, write_graph=False))
         return found
@@ -200,7 +202,7 @@ def _end_after_one_epoch(method):
 
 
 def _knn_monitor(config, source):
-    if label_kind(source.labels) != "one":
+    if source.labels is None:
         return None
     try:
         queries = load_source(
@@ -212,12 +214,15 @@ def _knn_monitor(config, source):
         )
     except ValueError:
         return None  # No test split to look at: a monitor is a convenience.
+    bank = source.take(_MONITOR_BANK)
+    if label_kind(bank.labels, queries.labels) != "one":
+        return None
     batches = {"image_size": config.image_size, "batch_size": 256}
     return callbacks.KNNMonitor(
-        lambda: plain_batches(source.take(_MONITOR_BANK), **batches),
+        lambda: plain_batches(bank, **batches),
         lambda: plain_batches(queries, **batches),
         every=config.knn_every,
-        information=True,
+        information=len(np.unique(bank.labels)) > 1,  # it asks a linear probe
     )
 
 

@@ -316,7 +316,7 @@ def test_a_monitor_of_ones_own():
 
     history = make().fit(steps(2), verbose=0, callbacks=[Norm(every=1)]).history
     assert history["norm"][-1] > 0
-    with pytest.raises(AttributeError, match="must define `measure"):
+    with pytest.raises(NotImplementedError, match="must define `measure"):
         make().fit(steps(1), verbose=0, callbacks=[callbacks.EncoderMonitor()])
 
 
@@ -348,3 +348,14 @@ def test_slim_refresh_selects_at_its_steps():
 def test_bad_arguments_are_named(make_it, name):
     with pytest.raises(ValueError, match=f"`{name}` must .*Received: {name}="):
         make_it()
+
+
+def test_monitors_stop_at_features_that_are_not_finite():
+    method = make()
+    broken = [w * np.nan for w in method.encoder.get_weights()]
+    monitor = callbacks.RepresentationMonitor(lambda: [(np.ones((2, 4, 4, 3), "float32"),) * 2])
+    monitor.set_model(method)
+    monitor.set_params({"epochs": 1})
+    method.encoder.set_weights(broken)
+    with pytest.raises(callbacks.TrainingStopped, match="features of the encoder are not finite"):
+        monitor.on_epoch_end(0, {})

@@ -220,7 +220,7 @@ def voc_dir(tmp_path_factory):
 @pytest.mark.parametrize("name, hot", [("voc_like/photos", HOT), ("voc_like/small", PRESENT)])
 def test_several_classes_an_image(voc_dir, name, hot):
     source = load_source(name, "train", data_dir=voc_dir, image_size=16)
-    assert source.multi_label and source.labels.dtype == np.int64
+    assert source.labels.ndim == 2 and source.labels.dtype == np.int64
     assert source.class_names == list(CLASSES)
     assert source.decoded == (name == "voc_like/small")
     features, labels = extract_features(
@@ -240,4 +240,4 @@ def test_splits_of_several_classes(voc_dir):
     assert both.labels.shape == (12, 4) and (both.labels.sum(axis=0) == 2 * np.sum(HOT, 0)).all()
     assert load_source("voc_like/small", "train", data_dir=voc_dir, limit=2).labels.shape == (2, 4)
     bare = load_source("voc_like/photos", "test", data_dir=voc_dir)
-    assert bare.labels is None and not bare.multi_label and len(bare) == 6
+    assert bare.labels is None and len(bare) == 6

@@ -168,3 +168,11 @@ def test_protocols_that_cannot_be_are_refused(digits):
         evaluate_encoder(
             small_encoder(), unlabelled, unlabelled, protocols=("representation", "linear")
         )
+
+
+def test_what_cannot_be_measured_leaves_the_rest(digits):
+    x, y, test, labels = digits
+    sets = batches(x, y), batches(test[:5], labels[:5])
+    found = evaluate_encoder(small_encoder(), *sets, protocols=("knn", "retrieval"))
+    assert 0 <= found["knn_top1"] <= 1 and "recall_at_1" not in found
+    assert "`ks` must be below the 5 images" in found["not_measured"]["retrieval"]

@@ -22,7 +22,13 @@ from keras_sacl.data import load_source, plain_batches, raw_batches
 from keras_sacl.encoders import build_encoder
 from keras_sacl.evaluation import representation
 from keras_sacl.evaluation.information import information_plane
-from keras_sacl.evaluation.linear_papers import COMPRESS, SSL_SMALL, disco_probe, paper_probe
+from keras_sacl.evaluation.linear_papers import (
+    COMPRESS,
+    DISCO,
+    DISCO_RESNET,
+    SSL_SMALL,
+    paper_probe,
+)
 from keras_sacl.evaluation.multi_label import multi_label_map
 
 
@@ -131,8 +137,8 @@ def sgd(x, y, rate, decay, epochs, milestones, seed=0):
 def test_the_papers_linear_evaluations(sets, unit):
     scaler = StandardScaler().fit(unit[0])
     cases = [
-        (disco_probe("mobilenet_v1"), (sets[0], sets[2]), (3, 0, 100, (60, 80))),
-        (disco_probe("resnet18"), (sets[0], sets[2]), (30, 0, 100, (60, 80))),
+        (DISCO, (sets[0], sets[2]), (3, 0, 100, (60, 80))),
+        (DISCO_RESNET, (sets[0], sets[2]), (30, 0, 100, (60, 80))),
         (SSL_SMALL, unit, (1.5, 0, 60, (40,))),
         (COMPRESS, tuple(map(scaler.transform, unit)), (0.01, 1e-4, 40, (15, 30))),
     ]

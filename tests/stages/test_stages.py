@@ -14,8 +14,12 @@ from keras_sacl import stages
 from keras_sacl.callbacks import read_metrics
 from keras_sacl.config import ConfigError, RunConfig
 from keras_sacl.evaluation import fitting
-from keras_sacl.stages import evaluate, inputs
+from keras_sacl.report.run_report import RunReport
+from keras_sacl.report.tables import score_table
+from keras_sacl.slimming import SlimmableEncoder
+from keras_sacl.stages import build, evaluate, inputs
 from keras_sacl.stages.build import build_method, deployed_float32, steps_per_execution
+from keras_sacl.stages.report import _costs
 from keras_sacl.stages.summary import summary
 
 SMALL = {
@@ -190,6 +194,8 @@ def test_without_a_wider_host_sacl_is_what_is_left_of_it():
     assert config.effective_method == "xd" and not config.slims and config.alpha == 0.5
     assert RunConfig(method="sacl_xd").validated().alpha == 0.9
     assert RunConfig(method="sacl", width=1.0).validated().host_width == 1.5
+    one = RunConfig(method="sacl", width=0.5, slim_widths=(0.5,)).validated()
+    assert type(build_method(one).encoder) is SlimmableEncoder
 
 
 def test_several_steps_per_execution_are_the_same_steps(tmp_path):
@@ -243,3 +249,54 @@ def test_an_encoder_file_with_code_is_refused(tmp_path):
     model.save(run_dir.encoder)
     with pytest.raises(ConfigError, match="encoder.keras that cannot be loaded .*ambda"):
         run_dir.load_encoder()
+
+
+def small_encoder(name, *, width, image_size):
+    """In place of those by name, whose graphs take long to make, once for each width."""
+    images = keras.Input((image_size, image_size, 3))
+    x = keras.layers.Conv2D(round(32 * width), 3, strides=2, use_bias=False, name="conv")(images)
+    x = keras.layers.BatchNormalization(momentum=0.9, name="norm")(x)
+    x = keras.layers.ReLU(name="relu")(x)
+    return keras.Model(images, keras.layers.GlobalAveragePooling2D(name="pool")(x))
+
+
+def test_three_widths_of_one_run_are_three_encoders(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "build_encoder", small_encoder)
+    config = RunConfig(
+        **{**SMALL, "method": "sacl", "batch_size": 64}, slim_widths=(0.5, 0.375, 0.25),
+        dataset="digits", train_split="train[:200]", test_split="test[:100]",
+        export_formats=("tflite",), eval_protocols=("knn",), knn_every=0, views_every=0,
+        stages=WITHOUT_REPORT, run_dir=str(tmp_path / "run"),
+    ).validated()  # fmt: skip
+    assert (config.width, config.host_width, config.widths) == (0.5, 0.75, (0.5, 0.375, 0.25))
+    assert RunConfig.from_flag_lines("\n".join(config.flag_lines())) == config
+    run_dir, said = run(config)
+    assert any("widths 0.5, 0.375, 0.25 (one of them each step)" in line for line in said)
+    results = run_dir.results()
+    assert list(results["evaluate_widths"]) == ["0.375", "0.25"]
+    parameters = list(results["pretrain"]["parameters_by_width"].values())
+    files = run_dir.encoders(config.widths)
+    assert [path.name for path in files.values()] == [
+        "encoder.keras", "encoder_w0.375.keras", "encoder_w0.25.keras"
+    ]  # fmt: skip
+    host = None
+    for path, count in zip(files.values(), parameters, strict=True):
+        encoder = run_dir.load_encoder(path)
+        assert encoder.count_params() == count
+        kernels = [v for v in encoder.trainable_variables if len(v.shape) == 4]
+        for wider, kernel in zip(host or kernels, kernels, strict=True):
+            block = np.asarray(wider)[tuple(slice(n) for n in kernel.shape)]
+            np.testing.assert_array_equal(np.asarray(kernel), block)
+        host = kernels
+    assert parameters == sorted(parameters, reverse=True)
+    assert list(results["export"]) == [
+        "encoder.tflite", "w0.375/encoder.tflite", "w0.25/encoder.tflite"
+    ]  # fmt: skip
+    for name, row in results["export"].items():
+        assert row["passed"] and (run_dir.export / name).is_file()
+    page = score_table([RunReport("run", [], [], results)])
+    costs = dict(_costs(config, results))
+    for width, found in results["evaluate_widths"].items():
+        assert 0 < found["knn_top1"] <= 1 and 0 < found["knn_top1_untrained"] <= 1
+        assert f"width {width}" in summary(results) and f"run, width {width}: trained" in page
+        assert f"of width {width}" in costs

@@ -4,15 +4,12 @@ python -m keras_sacl.evaluation.detection --encoder=runs/mine/encoder.keras \
     --dataset=voc/2007 --data_dir=PATH --baseline
 """
 
-import argparse
 import json
 import os
 import sys
-import zipfile
 from pathlib import Path
 
-import keras
-
+from keras_sacl.command_line import OneLineParser
 from keras_sacl.evaluation.detection import (
     DETECTION_PROTOCOL,
     Diverged,
@@ -21,6 +18,7 @@ from keras_sacl.evaluation.detection import (
     transfer,
     untrained_baseline,
 )
+from keras_sacl.keras_files import load_keras
 
 
 def load_encoder(path):
@@ -39,12 +37,9 @@ def load_encoder(path):
     if not Path(path).is_file():
         raise ValueError(f"{expected}. Received: encoder={path}, which is no file")
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"{expected}. Received: encoder={path}, which cannot be loaded ({reason})"
-        ) from error
+        return load_keras(path)
+    except ValueError as error:
+        raise ValueError(f"{expected}. Received: encoder={path}, which {error}") from error
 
 
 def table(class_names, results):
@@ -72,20 +67,13 @@ def table(class_names, results):
     return lines
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        # In one line and without the usage, as all else that is wrong.
-        print(f"detection: {message}", file=sys.stderr)
-        sys.exit(2)
-
-
 def _options():
-    parser = _Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = OneLineParser("detection", __doc__)
     parser.add_argument("--encoder", required=True, help="the encoder.keras of a run")
     parser.add_argument("--dataset", default="voc/2007", help="TFDS data set with boxes")
     parser.add_argument("--data_dir", help="where TFDS data sets lie")
     parser.add_argument("--download", action="store_true", help="let TFDS fetch what is missing")
-    parser.add_argument("--train_split", help="default: train+validation, or train")
+    parser.add_argument("--train_split", help="default: train (of VOC: train+validation is usual)")
     parser.add_argument("--test_split", help="default: test, or validation")
     parser.add_argument("--steps", type=int, default=10000, help="steps of training")
     parser.add_argument("--batch_size", type=int, default=16, help="images per step")
@@ -115,6 +103,12 @@ def _run(options):
     where = {
         "dataset": options.dataset, "data_dir": options.data_dir, "download": options.download
     }  # fmt: skip
+    shared = _names(options.train_split or "train") & _names(options.test_split or "test")
+    if shared:
+        raise ValueError(
+            f"`test_split` must not be trained on. Received: train_split={options.train_split}, "
+            f"test_split={options.test_split}, which share {', '.join(sorted(shared))}"
+        )
     train = load_detection(split=options.train_split, training=True, **where)
     test = load_detection(split=options.test_split, training=False, **where)
     settings = {
@@ -147,6 +141,11 @@ def _run(options):
             "settings": settings, **results,
         }  # fmt: skip
         output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def _names(split):
+    """The splits in a sum of them; of parts such as train[:100] nothing is known."""
+    return {name for name in split.split("+") if "[" not in name}
 
 
 def main():

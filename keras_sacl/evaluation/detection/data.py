@@ -62,8 +62,7 @@ def load_detection(dataset, split=None, *, training, data_dir=None, download=Fal
     Args:
         dataset: Name of a TFDS data set, such as "voc/2007".
         split: In TFDS' syntax, such as "train[:100]+validation". Default: for training
-            train+validation, or train where there is no separate test split; else test, or
-            validation.
+            train, else test, or validation.
         training: Which default it is.
         data_dir: Where TFDS data sets lie. Default: TFDS' own.
         download: Whether TFDS may download and prepare what is missing.
@@ -242,6 +241,5 @@ def _keys(features, where):
 
 def _default_split(splits, training):
     if training:
-        both = {"train", "validation", "test"} <= set(splits)
-        return "train+validation" if both else "train"
+        return "train"
     return "test" if "test" in splits else "validation"

@@ -6,6 +6,7 @@ import keras
 from keras import layers
 
 from keras_sacl.batch_norm import training_pass
+from keras_sacl.evaluation.stage_maps import stage_maps
 
 LEVELS = {"P3": 8, "P4": 16, "P5": 32}  # pyramid level to stride, in pixels of the input
 _STRIDES = (8, 16, 32, 64, 128)
@@ -107,7 +108,11 @@ def pyramid_backbone(encoder, image_size):
         )
     copy = _resized(encoder, image_size, keep_weights=True)
     copy = training_pass(copy)  # batch normalisation in one kernel, see there
-    maps = _maps(copy, image_size)
+    maps = {
+        image_size // x.shape[1]: x
+        for x in stage_maps(copy).values()
+        if x.shape[1] == x.shape[2] and image_size % x.shape[1] == 0
+    }
     if min(maps, default=math.inf) > LEVELS["P3"]:
         raise ValueError(
             f"`encoder` must have a feature map (B, H, W, C) of stride {LEVELS['P3']} or less. "
@@ -203,27 +208,6 @@ def _check_input(encoder):
             "`encoder` must take normalised float pixels (B, S, S, 3), as the encoder.keras of a "
             f"run does. Received: encoder={encoder.name} for {images.dtype} {images.shape}"
         )
-
-
-def _maps(model, image_size):
-    """Stride to the last map of that stride through which everything passes."""
-    depths = model._nodes_by_depth
-    nodes = [node for depth in sorted(depths, reverse=True) for node in depths[depth]]
-    last_reader = {}
-    for position, node in enumerate(nodes):
-        last_reader |= {id(tensor): position for tensor in node.input_tensors}
-    maps, passed_by = {}, 0
-    for position, node in enumerate(nodes):
-        # Nodes come in topological order, so that what is computed before and read after this
-        # one is a way around it.
-        everything_passes = passed_by <= position
-        passed_by = max(passed_by, *(last_reader.get(id(x), 0) for x in node.output_tensors))
-        if node.is_input or len(node.output_tensors) > 1 or not everything_passes:
-            continue
-        shape = node.output_tensors[0].shape
-        if len(shape) == 4 and shape[1] == shape[2] and image_size % shape[1] == 0:
-            maps[image_size // shape[1]] = node.output_tensors[0]
-    return maps
 
 
 def _feature_pyramid(backbone, width):

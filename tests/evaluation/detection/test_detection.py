@@ -348,7 +348,7 @@ def prepared(tmp_path_factory):
 def test_tfds_boxes_are_loaded(prepared):
     train = load_detection("sacl_shapes", training=True, data_dir=prepared)
     test = load_detection("sacl_shapes", training=False, data_dir=prepared)
-    assert (len(train), len(test)) == (12 + 6, 8)
+    assert (len(train), len(test)) == (12, 8)
     assert len(load_detection("sacl_shapes", "train[:5]", training=True, data_dir=prepared)) == 5
     assert test.class_names == ["rectangle", "ellipse", "unicorn"]
     made = shapes(8, seed=len("test"))
@@ -384,7 +384,7 @@ def test_the_command_prints_and_writes_the_scores(eager, monkeypatch, capsys, pr
     printed, complaints = capsys.readouterr()
     report = json.loads(output.read_text())
     assert report["protocol"] == detection.DETECTION_PROTOCOL
-    assert (report["num_train"], report["num_test"], report["settings"]["steps"]) == (18, 3, 1)
+    assert (report["num_train"], report["num_test"], report["settings"]["steps"]) == (12, 3, 1)
     lines = printed.splitlines()
     heading = next(line for line in lines if "trained 11-point" in line)
     assert re.split("  +", heading.strip()) == [
@@ -397,7 +397,7 @@ def test_the_command_prints_and_writes_the_scores(eager, monkeypatch, capsys, pr
     assert mean[1:] == [f"{value:.4f}" for value in expected]
     assert next(line for line in lines if line.startswith("unicorn")).split()[1:] == ["-"] * 4
     assert lines[-1] == (
-        f"on sacl_shapes: 18 training and 3 test images; {detection.DETECTION_PROTOCOL}"
+        f"on sacl_shapes: 12 training and 3 test images; {detection.DETECTION_PROTOCOL}"
     )
     assert complaints == ""
 
@@ -412,10 +412,11 @@ def test_the_command_prints_and_writes_the_scores(eager, monkeypatch, capsys, pr
         (["--dataset=voc/2007"], ["`dataset` must be", "does not exist", "`data_dir`"]),
         (["--dataset=voc/1999"], ["`dataset` must be", "dataset=voc/1999"]),
         (["--train_split=trian"], ["`train_split` must be", "train_split=trian", "validation"]),
+        (["--test_split=train"], ["`test_split` must not be trained on", "share train"]),
         (["--test_split=test[:0]"], ["`test_split` must", "test_split=test[:0]"]),
         (["--image_size=100"], ["`image_size` must be a multiple of 32", "image_size=100"]),
         (["--head_width=0"], ["`head_width` must be", "head_width=0"]),
-        (["--batch_size=64"], ["`batch_size` must be from 1 to", "18", "batch_size=64"]),
+        (["--batch_size=64"], ["`batch_size` must be from 1 to", "12", "batch_size=64"]),
         (["--batch_size=0"], ["`batch_size` must be", "batch_size=0"]),
         (["--steps=0"], ["`steps` must be", "steps=0"]),
         (["--steps=many"], ["--steps", "many"]),
