@@ -58,6 +58,7 @@ def await_checkpoint(run_dir, at_least):
     raise AssertionError(f"no checkpoint of step {at_least} in {run_dir}")
 
 
+@pytest.mark.slow  # a small `python -m tests.soak`
 def test_a_run_killed_twice_ends_as_if_it_had_not_been(tmp_path):
     soak.finish(soak.start(tmp_path / "whole"))
     run_dir = tmp_path / "killed"

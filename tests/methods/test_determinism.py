@@ -44,10 +44,10 @@ def graphs_of(run):
     [
         ("sacl_xd", "resnet20_cifar", "float32"),
         ("sacl_xd", "resnet20_cifar", "float64"),
-        ("sacl", "mobilenet_v3_large", "float32"),
+        pytest.param("sacl", "mobilenet_v3_large", "float32", marks=pytest.mark.slow),
         ("sacl_xd in two widths", "resnet20_cifar", "float32"),
         ("xd", "mobilenet_v1", "float32"),
-        ("barlow_twins", "efficientnet_b0", "float32"),
+        pytest.param("barlow_twins", "efficientnet_b0", "float32", marks=pytest.mark.slow),
     ],
 )
 def test_no_sum_of_a_step_depends_on_timing(method, encoder, precision):

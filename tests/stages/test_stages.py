@@ -133,6 +133,7 @@ def test_a_file_is_evaluated_as_the_encoder_it_was_made_from(tmp_path):
     assert all(str(file) in table for file in files)
 
 
+@pytest.mark.slow
 def test_files_that_take_pixels_get_pixels(tmp_path):
     config = RunConfig(
         **SMALL, dataset="digits", train_split="train[:300]", test_split="test[:100]",
