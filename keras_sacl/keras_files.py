@@ -1,6 +1,7 @@
 """Keras' own files, from anywhere."""
 
 import zipfile
+from pathlib import Path
 
 import keras
 
@@ -22,3 +23,24 @@ def load_keras(path):
     except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"cannot be loaded ({reason})") from error
+
+
+def load_encoder(path):
+    """`load_keras` for the --encoder of a command: its errors name that option.
+
+    Args:
+        path: The file.
+
+    Returns:
+        A `keras.Model`.
+
+    Raises:
+        ValueError: If there is no such file, or it holds no model, or code.
+    """
+    expected = "`encoder` must be a .keras file, such as the encoder.keras of a run directory"
+    if not Path(path).is_file():
+        raise ValueError(f"{expected}. Received: encoder={path}, which is no file")
+    try:
+        return load_keras(path)
+    except ValueError as error:
+        raise ValueError(f"{expected}. Received: encoder={path}, which {error}") from error

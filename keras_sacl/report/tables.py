@@ -102,16 +102,31 @@ def export_table(runs):
         for run in runs
         for name, row in run.results.get("export", {}).items()
     ]
+    head, rows = export_rows(found)
+    return table(head, rows) if rows else ""
+
+
+def export_rows(files, *, beside_keras=True):
+    """Exported files as text, for this page and for the command line.
+
+    Args:
+        files: List of (name, row), a row as the export stage records it.
+        beside_keras: Whether to show the accuracies of the Keras model too.
+
+    Returns:
+        (titles of the columns, a list of texts for each file).
+    """
     # Only classifiers have a top-1.
     columns = [
         column for column in _EXPORT
-        if "top-1" not in column[0] or any(column[1] in row for _, row in found)
+        if ("top-1" not in column[0] or any(column[1] in row for _, row in files))
+        and (beside_keras or "in Keras" not in column[0])
     ]  # fmt: skip
     rows = [
         [name, *("-" if row.get(key) is None else form(row[key]) for _, key, form in columns)]
-        for name, row in found
+        for name, row in files
     ]
-    return table(["file", *(title for title, *_ in columns)], rows) if rows else ""
+    return ["file", *(title for title, *_ in columns)], rows
 
 
 def file_table(runs):

@@ -1,6 +1,7 @@
 """The short table at the end of a run."""
 
 from keras_sacl.evaluation import is_score, score_title
+from keras_sacl.report.tables import export_rows
 
 
 def summary(results):
@@ -28,23 +29,8 @@ def summary(results):
         blocks.append(_finetuned(finetuned))
     exported = results.get("export")
     if exported:
-        classifiers = any("top1" in row for row in exported.values())
-        top1 = ("top-1",) if classifiers else ()
-        rows = [("file", "KiB", "max diff", "cosine", "k-NN", *top1, "ms", "check")]
-        for name, row in exported.items():
-            rows.append(
-                (
-                    name,
-                    _number(row.get("bytes"), "{:.0f}", 1 / 1024),
-                    _number(row.get("max_abs_diff"), "{:.1e}"),
-                    _number(row.get("cosine"), "{:.5f}"),
-                    _number(row.get("knn_top1"), "{:.4f}"),
-                    *([_number(row.get("top1"), "{:.4f}")] if classifiers else []),
-                    _number(row.get("latency_ms"), "{:.2f}"),
-                    "ok" if row["passed"] else "FAILED",
-                )
-            )
-        blocks.append(_table(rows))
+        head, rows = export_rows(list(exported.items()), beside_keras=False)
+        blocks.append(_table([head, *rows]))
     return "\n\n".join(blocks)
 
 
@@ -65,8 +51,8 @@ def _evaluated_on(found):
     )
 
 
-def _number(value, form, factor=1):
-    return "-" if value is None else form.format(value * factor)
+def _number(value, form):
+    return "-" if value is None else form.format(value)
 
 
 def _table(rows):

@@ -18,28 +18,7 @@ from keras_sacl.evaluation.detection import (
     transfer,
     untrained_baseline,
 )
-from keras_sacl.keras_files import load_keras
-
-
-def load_encoder(path):
-    """An encoder from a .keras file, in Keras' safe mode: no code comes with it.
-
-    Args:
-        path: The file.
-
-    Returns:
-        A `keras.Model`.
-
-    Raises:
-        ValueError: If there is no such file, or it holds no model, or code.
-    """
-    expected = "`encoder` must be a .keras file, such as the encoder.keras of a run directory"
-    if not Path(path).is_file():
-        raise ValueError(f"{expected}. Received: encoder={path}, which is no file")
-    try:
-        return load_keras(path)
-    except ValueError as error:
-        raise ValueError(f"{expected}. Received: encoder={path}, which {error}") from error
+from keras_sacl.keras_files import load_encoder
 
 
 def table(class_names, results):

@@ -10,17 +10,7 @@ from pathlib import Path
 from keras_sacl.command_line import OneLineParser
 from keras_sacl.data.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from keras_sacl.export.personal import check_path, export_personal
-from keras_sacl.keras_files import load_keras
-
-
-def _load(path):
-    expected = "`encoder` must be a .keras file, such as the encoder.keras of a run directory"
-    if not Path(path).is_file():
-        raise ValueError(f"{expected}. Received: encoder={path}, which is no file")
-    try:
-        return load_keras(path)
-    except ValueError as error:
-        raise ValueError(f"{expected}. Received: encoder={path}, which {error}") from error
+from keras_sacl.keras_files import load_encoder
 
 
 def main(argv=None):
@@ -34,7 +24,7 @@ def main(argv=None):
     try:
         check_path("output", options.output)
         runner = export_personal(
-            _load(options.encoder), options.output, classes=options.classes,
+            load_encoder(options.encoder), options.output, classes=options.classes,
             mean=IMAGENET_MEAN, std=IMAGENET_STD, preprocessing=options.preprocessing,
         )  # fmt: skip
     except ValueError as error:
