@@ -22,12 +22,12 @@ _DEFAULT_FORMATS = ("keras", "tflite", "tflite_fp16", "tflite_int8", "onnx")
 # What may differ between a run and its resumption without changing what is learned.
 _FREE_ON_RESUME = frozenset(
     "stages run_dir resume overwrite data_dir download eval_dataset eval_train_split "
-    "eval_test_split eval_protocols eval_encoder export_formats export_preprocessing "
+    "eval_test_split eval_protocols eval_encoder export_formats export_input "
     "export_onnx_opset export_onnx_batch export_onnx_layout "
     "keep_checkpoints tensorboard knn_every views_every verbose data_service strategy "
     "replicas checkpoint_steps on_divergence finetune_labels finetune_steps finetune_batch_size "
-    "finetune_learning_rate finetune_weight_decay finetune_baseline finetune_teacher "
-    "kd_temperature kd_weight".split()
+    "finetune_learning_rate finetune_weight_decay finetune_scope finetune_baseline "
+    "finetune_teacher kd_temperature kd_weight".split()
 )
 
 # Tried on the quickstart's recipe; see `flags/quickstart.flags`.
@@ -89,6 +89,11 @@ class RunConfig:
 
     # Network
     encoder: str = _flag("mobilenet_v1", "Name of the encoder.")
+    activation: str = _flag(
+        "default",
+        "Activations of the encoder: default (as published), or relu6 in the place of each ReLU, "
+        "swish and hard-swish: for int8.",
+    )
     width: float | None = _flag(
         None,
         "Width multiplier of the deployed (slim) encoder. Default: the first of --slim_widths, or "
@@ -211,6 +216,11 @@ class RunConfig:
     finetune_weight_decay: float = _flag(
         0.0, "Weight decay of fine-tuning; not for biases and norm parameters."
     )
+    finetune_scope: str = _flag(
+        "full",
+        "What fine-tuning trains beside the linear layer: full (the encoder), last_blocks (what "
+        "works at its last resolution) or frozen (nothing).",
+    )
     finetune_baseline: bool = _flag(
         True, "Train the untrained encoder by the same settings too, to compare with."
     )
@@ -226,8 +236,10 @@ class RunConfig:
 
     # Export
     export_formats: tuple = _flag(_DEFAULT_FORMATS, "Files to write: " + ", ".join(FORMATS) + ".")
-    export_preprocessing: bool = _flag(
-        False, "Put the preprocessing inside the exported files: they take uint8 pixels."
+    export_input: str = _flag(
+        "normalised",
+        "What the exported files take: normalised (floats), pixels (uint8), or photos (uint8 "
+        "of any height and width, which they crop and resize inside).",
     )
     export_onnx_opset: int = _flag(17, "Operator set of the ONNX file: 15, 16 or 17.")
     export_onnx_batch: str = _flag("any", "Images a call of the ONNX file takes: any, or one.")
@@ -260,8 +272,9 @@ class RunConfig:
             ConfigError: On the first setting that cannot work.
         """
         from keras_sacl.data import AUGMENT_ON, PRESETS
-        from keras_sacl.encoders import ENCODERS
+        from keras_sacl.encoders import ACTIVATIONS, ENCODERS
         from keras_sacl.evaluation import PROTOCOLS
+        from keras_sacl.finetuning import SCOPES
         from keras_sacl.heads import parse_projector
 
         _members("stages", self.stages, STAGES)
@@ -271,6 +284,7 @@ class RunConfig:
             raise ConfigError("overwrite", True, "cannot be combined with --resume; choose one")
         _member("method", self.method, METHOD_NAMES)
         _member("encoder", self.encoder, ENCODERS)
+        _member("activation", self.activation, ACTIVATIONS)
         _member("optimizer", self.optimizer, OPTIMIZER_NAMES)
         _member("augmentation", self.augmentation, tuple(PRESETS))
         _member("xd_pairs", self.xd_pairs, ("same_input", "same_encoder"))
@@ -294,6 +308,7 @@ class RunConfig:
         if self.eval_encoder is not None and self.stages != ("evaluate",):
             raise ConfigError("eval_encoder", self.eval_encoder, "needs --stages=evaluate")
         _members("export_formats", self.export_formats, FORMATS)
+        _member("export_input", self.export_input, ("normalised", "pixels", "photos"))
         _between("export_onnx_opset", self.export_onnx_opset, 15, 17)
         _member("export_onnx_batch", self.export_onnx_batch, ("any", "one"))
         _member("export_onnx_layout", self.export_onnx_layout, ("nhwc", "nchw"))
@@ -326,6 +341,7 @@ class RunConfig:
         _between("finetune_batch_size", self.finetune_batch_size, 2, math.inf)
         _between("finetune_learning_rate", self.finetune_learning_rate, 0, math.inf, open_low=True)
         _between("finetune_weight_decay", self.finetune_weight_decay, 0, math.inf)
+        _member("finetune_scope", self.finetune_scope, SCOPES)
         _between("kd_temperature", self.kd_temperature, 0, math.inf, open_low=True)
         _between("kd_weight", self.kd_weight, 0, 1)
         host_width = self.host_width

@@ -1,4 +1,4 @@
-"""Classifiers on top of an encoder, trained with labels as a whole.
+"""Classifiers on top of an encoder, trained with labels: as a whole, or the last layers alone.
 
     network = build_classifier(keras.saving.load_model("encoder.keras"), classes=10)
     classifier = Classifier(network)
@@ -16,10 +16,13 @@ import tensorflow as tf
 
 from keras_sacl.batch_norm import training_pass
 from keras_sacl.distillation import kd_loss
+from keras_sacl.evaluation.stage_maps import layers_before, stage_maps, trunk
 from keras_sacl.replicas import replica_count
 
+SCOPES = ("full", "last_blocks", "frozen")
 
-def build_classifier(encoder, classes):
+
+def build_classifier(encoder, classes, scope="full"):
     """An encoder with a linear layer, as one ordinary functional model.
 
     The layer starts at zero: no class is preferred, and the first steps do not depend on the
@@ -29,15 +32,22 @@ def build_classifier(encoder, classes):
         encoder: A functional or sequential `keras.Model`, (B, H, W, C) to (B, F). Its layers are
             shared, so that training the classifier trains it.
         classes: Number of classes, at least 2.
+        scope: What `Classifier` trains beside the linear layer. "full": the encoder, as far
+            as its layers are `trainable`. "last_blocks": of these, what follows the second-to-last
+            of its `stage_maps`: all that works at the last resolution. "frozen": nothing. The
+            other layers, which are the encoder's own, get `trainable = False`.
 
     Returns:
         A `keras.Model`, (B, H, W, C) to float32 logits (B, classes).
 
     Raises:
-        ValueError: If there are fewer than two classes.
+        ValueError: If there are fewer than two classes, the scope is unknown, or an encoder for
+            "last_blocks" has no two resolutions.
     """
     if classes < 2:
         raise ValueError(f"`classes` must be at least 2. Received: classes={classes}")
+    for layer in _frozen_layers(encoder, scope):
+        layer.trainable = False
     head = keras.layers.Dense(classes, kernel_initializer="zeros", dtype="float32", name="logits")
     (images,), (features,) = encoder.inputs, encoder.outputs
     return keras.Model(images, head(features), name=f"{encoder.name}_classifier")
@@ -51,6 +61,9 @@ class Classifier(keras.Model):
     "Distilling the Knowledge in a Neural Network" (2015), section 2. Without a teacher, the first
     term alone. BatchNorm trains normally, by the statistics of the batch. What is worth saving is
     `network`; the classifier itself is not made to be.
+
+    The first layers of the network, as far as none of them is `trainable`, run in inference mode
+    and without a backward pass: their weights and moving statistics stay as they are.
 
     `fit` takes a `tf.data.Dataset` of (images, labels): float32 (B, H, W, C) and integers (B,).
     The logs show the mean `loss` and `top1`, both since the epoch began.
@@ -78,9 +91,12 @@ class Classifier(keras.Model):
                 f"Received: teacher with output_shape={teacher.output_shape}"
             )
         self.network, self.temperature, self.kd_weight = network, temperature, kd_weight
-        # Out of Keras' sight: the first has the network's variables, and those of the teacher
+        # Out of Keras' sight: the first ones have the network's variables, and those of the teacher
         # are neither trained nor part of a checkpoint.
-        self._passes = SimpleNamespace(training=training_pass(network), teacher=teacher)
+        frozen, trained = _split(network)
+        self._passes = SimpleNamespace(
+            frozen=frozen, training=training_pass(trained), teacher=teacher
+        )
         self._means = {name: keras.metrics.Mean(name=name) for name in ("loss", "top1")}
         self.built = True
 
@@ -90,8 +106,9 @@ class Classifier(keras.Model):
 
     def train_step(self, data):
         images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
+        maps = self._passes.frozen(images, training=False)
         with tf.GradientTape() as tape:
-            logits = self._passes.training(images, training=True)
+            logits = self._passes.training(maps, training=True)
             loss = self.loss_of(logits, images, labels)
             # Gradients are summed over the replicas, of which each sees its part of the batch.
             scaled = self.optimizer.scale_loss(loss / replica_count())
@@ -126,3 +143,39 @@ class Classifier(keras.Model):
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Nothing: all is built in the constructor, and Keras' own would run the teacher."""
+
+
+def _frozen_layers(encoder, scope):
+    """The layers of an encoder that a scope leaves as they are."""
+    if scope not in SCOPES:
+        raise ValueError(f"`scope` must be one of {', '.join(SCOPES)}. Received: scope={scope!r}")
+    if scope != "last_blocks":
+        return encoder.layers if scope == "frozen" else []
+    maps = list(stage_maps(encoder).values())
+    if len(maps) < 2:
+        raise ValueError(
+            '`encoder` must have maps of two resolutions for scope="last_blocks". '
+            f"Received: encoder={encoder.name}, with {[x.shape for x in maps]}"
+        )
+    return layers_before(maps[-2])
+
+
+def _split(network):
+    """(frozen, trained): callables whose composition is the network.
+
+    The first is as much of it as all paths run through and has no trainable layer.
+    """
+    cut = None
+    if hasattr(network, "operations"):
+        for x in trunk(network.outputs[0]):
+            layers = layers_before(x)
+            if any(layer.trainable for layer in layers):
+                break
+            cut = x if layers else None
+    if cut is None:
+        return _identity, network
+    return keras.Model(network.inputs, cut), keras.Model(cut, network.outputs)
+
+
+def _identity(images, training=False):
+    return images

@@ -49,7 +49,7 @@ def test_a_directory_without_write_permission_is_refused(capsys, tmp_path):
 
 
 def test_flags_file_reproduces_the_run():
-    config = RunConfig(method="xd", width=0.5, export_preprocessing=True).validated()
+    config = RunConfig(method="xd", width=0.5, export_input="pixels").validated()
     import absl.flags
 
     holder = absl.flags.FlagValues()

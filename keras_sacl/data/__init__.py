@@ -9,7 +9,13 @@ from keras_sacl.data.pipeline import (
     two_view_dataset,
     view_finisher,
 )
-from keras_sacl.data.plain import plain_batches, raw_batches
+from keras_sacl.data.plain import (
+    PHOTO_SHARE,
+    crop_share,
+    original_images,
+    plain_batches,
+    raw_batches,
+)
 from keras_sacl.data.presets import PRESETS, ViewPreset, get_preset
 from keras_sacl.data.reading import decode_all
 from keras_sacl.data.source import ImageSource
@@ -19,16 +25,19 @@ __all__ = [
     "AUGMENT_ON",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "PHOTO_SHARE",
     "PRESETS",
     "ImageSource",
     "ViewPreset",
     "augment_view",
+    "crop_share",
     "decode_all",
     "get_preset",
     "labelled_share",
     "labelled_view_dataset",
     "load_source",
     "normalise",
+    "original_images",
     "plain_batches",
     "raw_batches",
     "two_view_dataset",

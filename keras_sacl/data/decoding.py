@@ -7,6 +7,9 @@ import tensorflow as tf
 def decode(encoded):
     """Decodes a JPEG, PNG, BMP, WebP or the first frame of a GIF.
 
+    A JPEG by the exact transform, to the pixels that phones, browsers and Pillow see. TensorFlow's
+    default is another, which is off by one in the mean of red and blue, and 2 % faster.
+
     Args:
         encoded: Scalar string: the content of a file.
 
@@ -16,7 +19,11 @@ def decode(encoded):
     Raises:
         tf.errors.InvalidArgumentError: If it is no such image, or a broken one.
     """
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    image = tf.cond(
+        tf.io.is_jpeg(encoded),
+        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+    )
     return tf.ensure_shape(image, (None, None, 3))
 
 

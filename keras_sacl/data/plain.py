@@ -9,7 +9,7 @@ from keras_sacl.data.reading import PARALLEL_CALLS, reader, untuned
 from keras_sacl.data.resampling import crop_together
 
 # Photos: the shorter side goes to 256 of every 224 pixels, then the centre is cropped.
-_PHOTO_SHARE = 224 / 256
+PHOTO_SHARE = 224 / 256
 _PREFETCHED = 2
 
 
@@ -52,7 +52,7 @@ def raw_batches(source, *, image_size, batch_size):
         def load(index, label):
             image = read(index)
             shape = tf.shape(image)
-            crop = centre_crop(shape[0], shape[1], _PHOTO_SHARE)
+            crop = centre_crop(shape[0], shape[1], PHOTO_SHARE)
             return _to_uint8(crop_together(image[None], crop, image_size)[0]), label
 
         data = tf.data.Dataset.from_tensor_slices((np.arange(len(source)), labels))
@@ -60,6 +60,25 @@ def raw_batches(source, *, image_size, batch_size):
             batch_size
         )
     return untuned(data.prefetch(_PREFETCHED))
+
+
+def crop_share(source):
+    """The share of the shorter side that `raw_batches` keeps: 1, or 224 / 256 of photos."""
+    return 1.0 if source.decoded else PHOTO_SHARE
+
+
+def original_images(source):
+    """The images in their own sizes, in order: what `raw_batches` makes its pixels of.
+
+    Args:
+        source: `ImageSource`.
+
+    Returns:
+        `tf.data.Dataset` of uint8 (H, W, 3).
+    """
+    data = tf.data.Dataset.range(len(source))
+    data = data.map(reader(source), num_parallel_calls=PARALLEL_CALLS, deterministic=True)
+    return untuned(data)
 
 
 def plain_batches(source, *, image_size, batch_size, mean=IMAGENET_MEAN, std=IMAGENET_STD):

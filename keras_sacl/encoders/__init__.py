@@ -6,7 +6,7 @@ import math
 import keras
 
 from keras_sacl.encoders import efficientnet, mobilenet, resnet
-from keras_sacl.encoders.adapt import adapt
+from keras_sacl.encoders.adapt import ACTIVATIONS, adapt
 from keras_sacl.encoders.stem import strides_to_remove
 
 _LIBRARY = {
@@ -24,6 +24,7 @@ _RESNETS = {
     "resnet20_cifar": resnet.resnet20_cifar,
 }
 ENCODERS = (*_LIBRARY, *_RESNETS)
+__all__ = ["ACTIVATIONS", "ENCODERS", "build_encoder"]
 
 _LIBRARY_STRIDE = 32
 # A map of 4 x 4 costs four times as much: 32 px training of a MobileNet then takes as long as
@@ -31,7 +32,9 @@ _LIBRARY_STRIDE = 32
 _SMALLEST_MAP = 2
 
 
-def build_encoder(name, *, width=1.0, image_size=224, batch_norm_momentum=0.9):
+def build_encoder(
+    name, *, width=1.0, image_size=224, batch_norm_momentum=0.9, activation="default"
+):
     """An image encoder with fresh weights, as a plain functional model.
 
     The same name at two widths gives two models whose variables correspond one to one. Small
@@ -51,13 +54,16 @@ def build_encoder(name, *, width=1.0, image_size=224, batch_norm_momentum=0.9):
             authors do, mostly to multiples of 8.
         image_size: Side of the square input in pixels, at least 8.
         batch_norm_momentum: Share of the old value that a moving statistic keeps each step.
+        activation: One of `ACTIVATIONS`. "default": as published. "relu6": min(max(x, 0), 6) in
+            the place of every ReLU, swish and hard-swish. The gates of squeeze-and-excitation
+            are bounded and stay.
 
     Returns:
         A `keras.Model` named `name`: (B, image_size, image_size, 3) normalised pixels to (B, F)
         float32 features, the global average of the last map.
 
     Raises:
-        ValueError: On an unknown name or an impossible width, size or momentum.
+        ValueError: On an unknown name or activation, or an impossible width, size or momentum.
     """
     if name not in ENCODERS:
         close = difflib.get_close_matches(str(name), ENCODERS, n=1)
@@ -76,6 +82,11 @@ def build_encoder(name, *, width=1.0, image_size=224, batch_norm_momentum=0.9):
             "`batch_norm_momentum` must be in [0, 1). "
             f"Received: batch_norm_momentum={batch_norm_momentum}"
         )
+    if activation not in ACTIVATIONS:
+        raise ValueError(
+            f"`activation` must be one of {', '.join(ACTIVATIONS)}. "
+            f"Received: activation={activation!r}"
+        )
     # The ResNets are ours and built for the image size; the library's nets are cut to it.
     build, removed = _RESNETS.get(name), 0
     if build is None:
@@ -87,6 +98,7 @@ def build_encoder(name, *, width=1.0, image_size=224, batch_norm_momentum=0.9):
         image_size=image_size,
         removed_strides=removed,
         batch_norm_momentum=batch_norm_momentum,
+        activation=activation,
         shift_activations=name in _LIBRARY,  # residuals keep the ResNets healthy without
     )
     # float32 whatever the policy: features are compared, normalised and exported.

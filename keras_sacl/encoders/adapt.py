@@ -1,4 +1,4 @@
-"""What every backbone needs to be pretrained here: stem, initialisation, BatchNorm, topology."""
+"""What every backbone needs here: stem, initialisation, BatchNorm, activations, topology."""
 
 import re
 
@@ -7,8 +7,19 @@ from keras import layers
 
 _AUTOMATIC_NAME = re.compile(r"(re_lu|activation|add|multiply|concatenate)(_\d+)?")
 
+ACTIVATIONS = ("default", "relu6")
 
-def adapt(build, width, *, image_size, removed_strides, batch_norm_momentum, shift_activations):
+
+def adapt(
+    build,
+    width,
+    *,
+    image_size,
+    removed_strides,
+    batch_norm_momentum,
+    activation,
+    shift_activations,
+):
     """Rebuilds a library backbone, layer by layer.
 
     - The first strides are left out.
@@ -18,6 +29,7 @@ def adapt(build, width, *, image_size, removed_strides, batch_norm_momentum, shi
     - The graph is that of width 1, the channels are those of `width`. (MobileNet-V2 and -V3 add
       a residual wherever two stages happen to be rounded to the same channels, so that a network
       and its slim version would not be of one topology.)
+    - Activations without an upper bound get one, if `activation` says so.
     - Layers named by Keras' global counter are numbered within the model.
 
     Args:
@@ -26,6 +38,7 @@ def adapt(build, width, *, image_size, removed_strides, batch_norm_momentum, shi
         image_size: S.
         removed_strides: How many strides of 2 to leave out, from the input on.
         batch_norm_momentum: Momentum of every BatchNorm.
+        activation: One of `ACTIVATIONS`; see `build_encoder`.
         shift_activations: Whether a BatchNorm in front of an activation starts with beta = 1.
 
     Returns:
@@ -48,6 +61,8 @@ def adapt(build, width, *, image_size, removed_strides, batch_norm_momentum, shi
             counts[kind] = counts.get(kind, 0) + 1
             config["name"] = f"{kind}_{counts[kind]}"
         config["dtype"] = keras.config.dtype_policy()
+        if activation == "relu6":
+            _bound(config, layer)
         if layer.name in strided:
             config["padding"] = "same"
         if layer.name in unstrided:
@@ -91,6 +106,18 @@ def _strided(backbone):
             source = layer.input._keras_history.operation
             found[layer.name] = source.name if isinstance(source, layers.ZeroPadding2D) else None
     return found
+
+
+def _bound(config, layer):
+    """Puts ReLU6 into a layer's configuration, in the place of what has no upper bound.
+
+    Not a clipped hard-swish, which would be nearer to MobileNet-V3: at random weights its int8
+    file was no nearer to Keras than that of hard-swish, and XNNPACK ran it in as many pieces.
+    """
+    if isinstance(layer, layers.ReLU):
+        config["max_value"] = 6.0
+    elif config.get("activation") in ("relu", "silu", "hard_silu"):
+        config["activation"] = "relu6"
 
 
 def _is_linear_bottleneck_activation(name):

@@ -31,28 +31,56 @@ def stage_maps(encoder):
             "`encoder` must hold its layers itself: the maps inside a model that is one of its "
             f"layers cannot be seen. Received: encoder={encoder.name}, with {', '.join(inner)}"
         )
-    nodes = _nodes(outputs[0])
-    position = {id(node): i for i, node in enumerate(nodes)}
-    reach = list(range(len(nodes)))  # the last node that reads one
-    for i, node in enumerate(nodes):
-        for x in node.input_tensors:
-            source = position[id(_node(x))]
-            reach[source] = max(reach[source], i)
-    last, furthest = {}, 0
-    for i, node in enumerate(nodes):
-        # A node is on every path if nothing before it is read by anything after it.
-        x, *others = node.outputs
-        if furthest <= i and node.input_tensors and len(x.shape) == 4 and not others:
+    last = {}
+    for x in trunk(outputs[0]):
+        if _node(x).input_tensors and len(x.shape) == 4:
             size = tuple(x.shape[1:3])
             last.pop(size, None)  # to stand where the later one does
-            last[size] = node.operation.name, x
-        furthest = max(furthest, reach[i])
+            last[size] = _node(x).operation.name, x
     if not last or any(None in size for size in last):
         raise ValueError(
             "`encoder` must have maps (B, H, W, C) of fixed size on the way to its features. "
             f"Received: encoder={encoder.name}, with {[x.shape for _, x in last.values()]}"
         )
     return dict(last.values())
+
+
+def trunk(output):
+    """What all paths to an output run through.
+
+    Args:
+        output: A Keras tensor of a functional model.
+
+    Returns:
+        A list of Keras tensors, each the one output of the call of a layer, from the input on.
+    """
+    nodes = _nodes(output)
+    position = {id(node): i for i, node in enumerate(nodes)}
+    reach = list(range(len(nodes)))  # the last node that reads one
+    for i, node in enumerate(nodes):
+        for x in node.input_tensors:
+            source = position[id(_node(x))]
+            reach[source] = max(reach[source], i)
+    found, furthest = [], 0
+    for i, node in enumerate(nodes):
+        # A node is on every path if nothing before it is read by anything after it.
+        if furthest <= i and len(node.outputs) == 1:
+            found.append(node.outputs[0])
+        furthest = max(furthest, reach[i])
+    return found
+
+
+def layers_before(output):
+    """All layers that an output depends on, the one it comes from included; no input layers.
+
+    Args:
+        output: A Keras tensor of a functional model.
+
+    Returns:
+        A list of `keras.layers.Layer`, each behind those it reads from.
+    """
+    operations = [node.operation for node in _nodes(output) if node.input_tensors]
+    return [layer for layer in operations if isinstance(layer, keras.layers.Layer)]
 
 
 def _node(x):

@@ -14,11 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from keras_sacl.command_line import OneLineParser
-from keras_sacl.data import IMAGENET_MEAN, IMAGENET_STD, load_source, raw_batches
+from keras_sacl.data import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    load_source,
+    original_images,
+    raw_batches,
+)
 from keras_sacl.evaluation import label_kind
 from keras_sacl.export.checking import (
     MAX_ACCURACY_LOSS,
-    MAX_DIFFERENCE,
     MIN_COSINE,
     PRECISIONS,
     Reference,
@@ -26,10 +31,12 @@ from keras_sacl.export.checking import (
     file_ops,
 )
 from keras_sacl.export.footprint import peak_memory
+from keras_sacl.export.integers import layer_errors, worst_layers
 from keras_sacl.export.metadata import read_metadata
 from keras_sacl.export.runtimes import FILE_ENDINGS, open_encoder
 
 _BANK = 2000
+_QUANTISED = 64
 _SIDE = 224  # px, where neither file nor model says
 
 
@@ -54,6 +61,10 @@ def _options(argv):
         "--precision", choices=PRECISIONS,
         help="sets the tolerance; default: what the file holds",
     )  # fmt: skip
+    parser.add_argument(
+        "--layers", type=int, default=0,
+        help="name so many layers that lose most in 8 bits (5 if an int8 file fails)",
+    )  # fmt: skip
     parser.add_argument("--output", help="write the figures into this JSON file")
     return parser.parse_args(argv)
 
@@ -63,8 +74,9 @@ def _run(options):
     output = options.output and Path(options.output)
     if output and (output.is_dir() or not os.access(output.absolute().parent, os.W_OK | os.X_OK)):
         raise ValueError(f"--output={output}: must be a file in a directory that can be written")
-    if options.limit < 1:
-        raise ValueError(f"--limit={options.limit}: must be at least 1")
+    for name, least in (("limit", 1), ("layers", 0)):
+        if getattr(options, name) < least:
+            raise ValueError(f"--{name}={getattr(options, name)}: must be at least {least}")
     path, against = Path(options.file), Path(options.against)
     if against.suffix != ".keras":
         raise ValueError(f"--against={against}: must be a .keras file")
@@ -80,17 +92,20 @@ def _run(options):
         model = _about(f"--against={against}", open_encoder, against).model
         # Before it is opened here: what crashes a runtime ends that process alone.
         memory = _about(path, peak_memory, path, model.input_shape[1] or _SIDE)
-        runner = _about(path, open_encoder, path)
+        runner = _about(path, open_encoder, path, photos=True)
         takes = _contract(runner)
         card, labels = _about(path, read_metadata, path)
         reference = _reference(options, model, _side(runner, model), labels)
         row = _about(path, check_file, path, reference, precision=options.precision,
                      threads=_threads())  # fmt: skip
         row["peak_memory_bytes"] = memory
+        layers = options.layers or 5 * (row["precision"] == "int8" and not row["passed"])
+        if layers:
+            row["worst_layers_db"] = _worst_layers(model, reference, layers)
     if card:
-        print(f"{'name':<20}{card.get('name', '-')}")
+        print(f"{'name':<21}{card.get('name', '-')}")
     for title, text in _lines(row, reference, takes):
-        print(f"{title:<20}{text}")
+        print(f"{title:<21}{text}")
     print(
         f"ok: {path} agrees with {against}" if row["passed"] else f"FAILED: {path} {row['reason']}"
     )
@@ -133,6 +148,7 @@ def _reference(options, model, side, names):
     source = load_source(options.images, options.split, limit=options.limit, **where)
     one_class = label_kind(source.labels) == "one"
     queries = bank = _pixels(source, side)
+    photos = [original_images(source)] * 2
     if outputs == "logits" and one_class:
         classes = options.classes
         known = source.class_names and set(map(str, source.class_names)) <= set(names or ())
@@ -141,9 +157,10 @@ def _reference(options, model, side, names):
         labels = _as_logits(queries[1], source.class_names, classes, model.output_shape[-1])
         queries = bank = (queries[0], labels)
     elif one_class:
-        bank = _pixels(load_source(options.images, options.bank_split, limit=_BANK, **where), side)
+        known = load_source(options.images, options.bank_split, limit=_BANK, **where)
+        bank, photos = _pixels(known, side), [original_images(known), photos[1]]
     return Reference(model, mean=IMAGENET_MEAN, std=IMAGENET_STD, bank=bank, queries=queries,
-                     outputs=outputs)  # fmt: skip
+                     outputs=outputs, photos=photos)  # fmt: skip
 
 
 def _pixels(source, side):
@@ -173,6 +190,13 @@ def _as_logits(labels, names, classes, count):
     return np.where(labels < 0, labels, place[labels])
 
 
+def _worst_layers(model, reference, count):
+    """Name to decibels of the layers that lose most if the Keras model is quantised here."""
+    images = reference.inputs(reference.query_images[:_QUANTISED], model.inputs[0].dtype == "uint8")
+    found = worst_layers(layer_errors(model, images), count)
+    return {error.layer: round(error.snr_db, 1) for error in found}
+
+
 def _threads():
     """1, 2, 4, ... up to all that this process may use."""
     every = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -183,7 +207,8 @@ def _contract(runner):
     """What a file takes, in words."""
     shape = " x ".join("any" if n is None else str(n) for n in runner.input_shape)
     if runner.takes_pixels:
-        return f"{shape} {runner.input_type}, pixels from 0 to 255"
+        kind = "photos of any size" if runner.any_size else "pixels"
+        return f"{shape} {runner.input_type}, {kind}, from 0 to 255"
     return f"{shape} {runner.input_type}, normalised: (pixel / 255 - mean) / std"
 
 
@@ -198,7 +223,7 @@ def _lines(row, reference, takes):
     if "cosine" not in row:
         return
     yield "compared on", f"{len(reference.query_images)} images, {reference.outputs}"
-    limit = MAX_DIFFERENCE.get(row["precision"])
+    limit = row["max_difference"]
     bound = "" if limit is None else f" (at most {limit:g})"
     yield "largest difference", f"{row['max_abs_diff']:.1e} of the largest value{bound}"
     limit = MIN_COSINE.get(row["precision"])
@@ -214,6 +239,9 @@ def _lines(row, reference, takes):
     if "ops" not in row:
         timed = [f"{row['latency_ms']:.2f} ms with TensorFlow's threads"]
     yield "one image", ", ".join(timed)
+    if "worst_layers_db" in row:
+        worst = [f"{name} {db:.0f} dB" for name, db in row["worst_layers_db"].items()]
+        yield "lose most in 8 bits", ", ".join(worst)
     memory = row["peak_memory_bytes"]
     yield "peak memory", "-" if memory is None else f"{memory / 2**20:.1f} MiB beyond the runtime"
 

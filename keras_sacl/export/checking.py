@@ -19,6 +19,9 @@ from keras_sacl.export.runtimes import open_runner
 # Of a float file: the largest difference, relative to the scale of the features. Half precision
 # has 11 bits, and its errors add up over the layers.
 MAX_DIFFERENCE = {"float32": 1e-4, "float16": 1e-2}
+# Where the crop is inside: a pixel may come out on the other side of a half, and be rounded to its
+# neighbour.
+MAX_DIFFERENCE_CROPPED = 1e-2
 # Of a file with 8-bit numbers: mean cosine, and what the accuracy may lose.
 MIN_COSINE, MAX_ACCURACY_LOSS = {"dynamic": 0.98, "int8": 0.98}, 0.02
 PRECISIONS = (*MAX_DIFFERENCE, *MIN_COSINE)
@@ -37,6 +40,8 @@ class Reference:
             leave out the accuracy. `bank` may be None for logits.
         outputs: "features", which are compared by k-NN accuracy too, or "logits", which are by
             top-1 accuracy.
+        photos: (of the bank, of the queries): iterables of the same images in their own sizes,
+            uint8 (H, W, 3), for files that crop by themselves. None without such files.
 
     Attributes:
         queries: (M, F) features, or logits, of the queries.
@@ -47,15 +52,16 @@ class Reference:
         ValueError: On other `outputs`, or if a feature is not finite.
     """
 
-    def __init__(self, encoder, *, mean, std, bank, queries, outputs="features"):
+    def __init__(self, encoder, *, mean, std, bank, queries, outputs="features", photos=None):
         if outputs not in ("features", "logits"):
             raise ValueError(f"`outputs` must be features or logits. Received: outputs={outputs!r}")
         self._mean, self._std, self.outputs = mean, std, outputs
+        self._bank_photos, self.query_photos = photos or (None, None)
         self.score = {"features": "knn_top1", "logits": "top1"}[outputs]
         self._bank = bank if outputs == "features" else None
         self.query_images, self.query_labels = queries
         pixels = encoder.inputs[0].dtype == "uint8"
-        self.queries = self._outputs(encoder, self.query_images, pixels)
+        self.queries = self._outputs(encoder, self.query_images, None, pixels)
         labels = [self.query_labels] if self._bank is None else [self._bank[1], self.query_labels]
         self.labelled = all(part.ndim == 1 and part.min() >= 0 for part in labels)
         self.accuracy = None
@@ -70,7 +76,9 @@ class Reference:
 
     def compare(self, runner, pixels):
         """max_abs_diff, cosine, cosine_min, and with labels the accuracy and that of Keras."""
-        found = self._outputs(runner, self.query_images, pixels)
+        if runner.any_size and self.query_photos is None:
+            raise ValueError("takes photos of any size, and only images of one size are at hand")
+        found = self._outputs(runner, self.query_images, self.query_photos, pixels)
         if found.shape != self.queries.shape:
             raise ValueError(
                 f"gives {found.shape[1]} {self.outputs} an image, and the Keras model "
@@ -99,7 +107,16 @@ class Reference:
                     return f"pixels of {words}{order}"
         return None
 
-    def _outputs(self, encode, images, pixels):
+    def example(self, runner):
+        """The first query as a file takes it, a batch of one."""
+        if runner.any_size:
+            return np.asarray(next(iter(self.query_photos)))[None]
+        return self.inputs(self.query_images[:1], runner.takes_pixels)
+
+    def _outputs(self, encode, images, photos, pixels):
+        if getattr(encode, "any_size", False):
+            batches = ((np.asarray(photo)[None], [-1]) for photo in photos)
+            return extract_features(encode, batches)[0]
         parts = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
         unlabelled = np.full(_BATCH, -1)
         batches = ((self.inputs(part, pixels), unlabelled[: len(part)]) for part in parts)
@@ -109,8 +126,8 @@ class Reference:
         if self.outputs == "logits":
             return float((queries.argmax(axis=1) == self.query_labels).mean())
         images, labels = self._bank
-        return knn_accuracy(self._outputs(encode, images, pixels), labels, queries,
-                            self.query_labels)  # fmt: skip
+        bank = self._outputs(encode, images, self._bank_photos, pixels)
+        return knn_accuracy(bank, labels, queries, self.query_labels)
 
 
 def check_file(path, reference, *, precision=None, pixels=None, threads=(1,)):
@@ -119,7 +136,8 @@ def check_file(path, reference, *, precision=None, pixels=None, threads=(1,)):
     Args:
         path: The file: .tflite, .onnx or .keras; or the directory of a SavedModel.
         reference: `Reference` of the model it was made from.
-        precision: One of `PRECISIONS`; it sets the tolerance. Default: what the file holds.
+        precision: One of `PRECISIONS`; it sets the tolerance, and a file of int8 must then be
+            integer throughout, but for a crop inside. Default: what the file holds.
         pixels: Whether the file must take uint8 pixels (True), or normalised ones (False).
             Default: what the file takes.
         threads: Numbers of threads to time; the first is that of `latency_ms`.
@@ -140,6 +158,7 @@ def check_file(path, reference, *, precision=None, pixels=None, threads=(1,)):
     files = [file for file in (path, *path.rglob("*")) if file.is_file()]
     row = {"bytes": sum(file.stat().st_size for file in files), "passed": True, "reason": None}
     read = {".tflite": tflite_precision, ".onnx": onnx_precision}.get(path.suffix)
+    integers = precision == "int8" and path.suffix == ".tflite"
     row["precision"] = precision = precision or (read(path.read_bytes()) if read else "float32")
     operations = file_ops(path)
     if operations:
@@ -148,23 +167,23 @@ def check_file(path, reference, *, precision=None, pixels=None, threads=(1,)):
             kind = {".tflite": "TFLite builtins", ".onnx": "ONNX operators"}[path.suffix]
             reason = f"holds operations outside the {kind}: {', '.join(foreign)}"
             return {**row, "passed": False, "reason": reason}
-    if path.suffix == ".tflite" and precision == "int8":
-        floats = float_tensors(path.read_bytes())
-        if floats:
-            reason = f"is not integer throughout: {len(floats)} float tensors, {floats[0]} first"
-            return {**row, "passed": False, "reason": reason}
     runner = open_runner(path)
+    floats = float_tensors(path.read_bytes()) if integers and not runner.any_size else []
+    if floats:
+        reason = f"is not integer throughout: {len(floats)} float tensors, {floats[0]} first"
+        return {**row, "passed": False, "reason": reason}
     if pixels is not None and pixels != runner.takes_pixels:
         wanted = "uint8 pixels" if pixels else "normalised pixels"
         return {**row, "passed": False, "reason": f"must take {wanted}, and does not"}
     pixels = runner.takes_pixels
     row |= reference.compare(runner, pixels)
-    image = reference.inputs(reference.query_images[:1], pixels)
+    image = reference.example(runner)
     timed = threads if operations else threads[:1]
     latencies = {n: _latency_ms(open_runner(path, n), image) for n in timed}
     row["latency_ms"] = latencies[timed[0]]
     if len(timed) > 1:
         row["latency_ms_by_threads"] = latencies
+    row["max_difference"] = _most(precision, runner)
     reason = _failure(row, precision, reference.score)
     if reason and not pixels and (other := reference.other_contract(runner)):
         reason += f"; it agrees on {other}: its preprocessing is another"
@@ -196,9 +215,16 @@ def compare(expected, found):
     }
 
 
+def _most(precision, runner):
+    """The largest difference that a file may have; None where its accuracy counts."""
+    if precision in MAX_DIFFERENCE and runner.any_size:
+        return MAX_DIFFERENCE_CROPPED
+    return MAX_DIFFERENCE.get(precision)
+
+
 def _failure(row, precision, score):
     if precision in MAX_DIFFERENCE:
-        limit = MAX_DIFFERENCE[precision]
+        limit = row["max_difference"]
         if not row["max_abs_diff"] <= limit:
             return f"differs from Keras by {row['max_abs_diff']:.2g}, more than {limit:g}"
         return None

@@ -42,6 +42,11 @@ def float_tensors(content):
     return [name for name, kind, _ in _tensors(content) if kind in _FLOATS]
 
 
+def tensor_names(content):
+    """Names of all tensors of a TFLite file."""
+    return [name for name, _, _ in _tensors(content)]
+
+
 def tflite_precision(content):
     """What a TFLite file computes and stores in.
 
@@ -49,14 +54,17 @@ def tflite_precision(content):
         content: The file's bytes.
 
     Returns:
-        "int8" (no floating-point tensor), "dynamic" (floats, but weights of 8 bits), "float16"
-        (weights of 16 bits) or "float32".
+        "int8" (its layers compute in integers), "dynamic" (floats, but weights of 8 bits),
+        "float16" (weights of 16 bits) or "float32".
 
     Raises:
         ValueError: If it is no TFLite file, or a broken one.
     """
     tensors = _tensors(content)
     if not any(kind in _FLOATS for _, kind, _ in tensors):
+        return "int8"
+    layers = _layer_types(content)
+    if layers and layers <= {"INT8", "UINT8"}:
         return "int8"
     # Indices and shapes are integers too, but of 32 bits.
     weights = {kind for _, kind, constant in tensors if constant}
@@ -104,6 +112,28 @@ def _tensors(content):
             (t.Name().decode(), types[t.Type()], model.Buffers(t.Buffer()).DataLength() > 0)
             for t in tensors
         ]
+
+    return _read_tflite(content, read)
+
+
+def _layer_types(content):
+    """The types that the convolutions and dense layers of a TFLite file compute in."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    types = {code: name for name, code in vars(schema.TensorType).items() if name.isupper()}
+    kinds = schema.BuiltinOperator
+    layers = {kinds.CONV_2D, kinds.DEPTHWISE_CONV_2D, kinds.FULLY_CONNECTED}
+
+    def read(model):
+        codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
+        codes = [max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) for code in codes]
+        graphs = [model.Subgraphs(i) for i in range(model.SubgraphsLength())]
+        return {
+            types[graph.Tensors(graph.Operators(i).Inputs(0)).Type()]
+            for graph in graphs
+            for i in range(graph.OperatorsLength())
+            if codes[graph.Operators(i).OpcodeIndex()] in layers
+        }
 
     return _read_tflite(content, read)
 

@@ -1,5 +1,6 @@
 """Peak memory of running a file, in a process of its own that holds the file's runtime alone."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,12 @@ def peak_memory(path, side):
     """
     # -P: the directory of this module has an onnx.py, which is not the one the runtime wants.
     command = [sys.executable, "-P", __file__, str(path), str(side)]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    root = str(Path(__file__).parents[2])
+    places = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace",
+        env={**os.environ, "PYTHONPATH": places},
+    )  # fmt: skip
     if done.returncode < 0:
         raise ValueError(f"cannot be run: its runtime died of signal {-done.returncode}")
     if done.returncode:
@@ -64,6 +70,8 @@ def _onnx(path, side):
 
 def _keras(path, side):
     import keras
+
+    from keras_sacl.export import preprocessing  # noqa: F401  the crop of photos
 
     def run():
         model = keras.saving.load_model(path, compile=False, safe_mode=True)

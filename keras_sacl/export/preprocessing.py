@@ -1,10 +1,54 @@
-"""The one contract of preprocessing: uint8 pixels, 0 to 255, normalised inside the graph."""
+"""The contracts of an exported file's input: one preprocessing, more or less of it inside.
+
+normalised  float32 (B, S, S, 3), (pixel / 255 - mean) / std, called "images"
+pixels      uint8 (B, S, S, 3), called "pixels"
+photos      uint8 (B, H, W, 3) of any height and width, called "photos": also cropped inside
+"""
 
 import keras
 import numpy as np
+import tensorflow as tf
+
+from keras_sacl.data.crops import centre_crop
+from keras_sacl.data.resampling import crop_batch
+
+INPUTS = {"normalised": "images", "pixels": "pixels", "photos": "photos"}
+# Operations of the crop are found by this name in a converted graph.
+CROP_LAYER = "photo_crop"
 
 
-def with_preprocessing(encoder, mean, std, dtype="uint8"):
+@keras.saving.register_keras_serializable("keras_sacl")
+class PhotoCrop(keras.layers.Layer):
+    """Photos of any size to the pixels that `raw_batches` gives; halves may round the other way.
+
+    A centred square, resized with antialiasing by two products of matrices, which are made of the
+    photo's size: so it needs no operation that TFLite and ONNX do not have.
+
+    Args:
+        size: Side of the result in pixels.
+        share: Side of the square, as a share of the photo's shorter side.
+    """
+
+    def __init__(self, size, share, **kwargs):
+        super().__init__(**kwargs)
+        self.size, self.share = size, share
+
+    def call(self, photos):
+        """(B, H, W, 3) uint8 to (B, size, size, 3) float32, whole numbers from 0 to 255."""
+        shape = tf.shape(photos)
+        crops = tf.tile(centre_crop(shape[1], shape[2], self.share)[None], [shape[0], 1])
+        planes = tf.transpose(tf.cast(photos, tf.float32), [0, 3, 2, 1])
+        pixels = crop_batch(planes, crops, tf.zeros([shape[0]], tf.bool), self.size)
+        return tf.round(tf.transpose(pixels, [0, 3, 2, 1]))
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.size, self.size, 3)
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size, "share": self.share}
+
+
+def with_preprocessing(encoder, mean, std, dtype="uint8", share=None):
     """The encoder behind its normalisation: (pixel / 255 - mean) / std.
 
     As a depthwise 1 x 1 convolution with a bias: constants that every converter folds (a Keras
@@ -15,13 +59,19 @@ def with_preprocessing(encoder, mean, std, dtype="uint8"):
         encoder: A `keras.Model`, (B, S, S, 3) normalised pixels to (B, F).
         mean, std: Three numbers each, for pixels in [0, 1].
         dtype: Type of the pixels, "uint8" or "float32"; 0 to 255 either way.
+        share: None for pixels of the encoder's size. Or a share in (0, 1], for photos of any
+            size: see `PhotoCrop`.
 
     Returns:
-        A `keras.Model`, (B, S, S, 3) pixels to (B, F).
+        A `keras.Model`, (B, S, S, 3) pixels, or (B, H, W, 3) photos, to (B, F).
     """
-    pixels = keras.Input(encoder.input_shape[1:], dtype=dtype, name="pixels")
+    shape = encoder.input_shape[1:] if share is None else (None, None, 3)
+    given = keras.Input(shape, dtype=dtype, name=INPUTS["pixels" if share is None else "photos"])
+    pixels = keras.ops.cast(given, "float32")
+    if share is not None:
+        pixels = PhotoCrop(encoder.input_shape[1], share, dtype="float32", name=CROP_LAYER)(given)
     normalise = keras.layers.DepthwiseConv2D(1, dtype="float32", trainable=False, name="normalise")
-    normalised = normalise(keras.ops.cast(pixels, "float32"))
+    normalised = normalise(pixels)
     mean, std = np.asarray(mean, "float64"), np.asarray(std, "float64")
     normalise.set_weights([(1 / (255 * std)).reshape(1, 1, -1, 1), -mean / std])
-    return keras.Model(pixels, encoder(normalised, training=False), name=encoder.name)
+    return keras.Model(given, encoder(normalised, training=False), name=encoder.name)

@@ -1,7 +1,7 @@
 """Files of encoders behind one interface: a batch of images in, float32 features out.
 
 Each runner has `input_shape` ((batch or None, S, S, 3)), `input_type` (such as "float32"),
-`output_shape` and `takes_pixels` (uint8 ones, and not normalised ones).
+`output_shape`, `takes_pixels` (uint8 ones, and not normalised ones) and `any_size`.
 """
 
 from pathlib import Path
@@ -13,7 +13,14 @@ from keras_sacl.export.serving import SIGNATURE
 from keras_sacl.quiet import quiet
 
 
-class TFLiteRunner:
+class _Runner:
+    @property
+    def any_size(self):
+        """Whether it takes photos of any size, and crops them itself."""
+        return self.takes_pixels and None in self.input_shape[1:3]
+
+
+class TFLiteRunner(_Runner):
     """Runs a TFLite file, image by image, as a phone does.
 
     Args:
@@ -34,6 +41,7 @@ class TFLiteRunner:
         self.input_type = np.dtype(self._input["dtype"]).name
         self.output_shape = tuple(self._output["shape"].tolist())
         self.takes_pixels = self._input["dtype"] == np.uint8
+        self._allocated = tuple(self._input["shape"].tolist())
         self.reach = 255 * self._input["quantization"][0]  # of integer inputs, in real numbers
 
     def __call__(self, images):
@@ -42,6 +50,10 @@ class TFLiteRunner:
 
     def _run(self, image):
         image = quantise(image, self._input)
+        if self.any_size and image.shape != self._allocated:
+            self._interpreter.resize_tensor_input(self._input["index"], image.shape)
+            self._interpreter.allocate_tensors()
+            self._allocated = image.shape
         self._interpreter.set_tensor(self._input["index"], image)
         self._interpreter.invoke()
         features = self._interpreter.get_tensor(self._output["index"])
@@ -51,7 +63,7 @@ class TFLiteRunner:
         return features.astype("float32")
 
 
-class OnnxRunner:
+class OnnxRunner(_Runner):
     """Runs an ONNX file.
 
     Args:
@@ -98,7 +110,7 @@ class OnnxRunner:
         return np.concatenate(found).astype("float32")
 
 
-class KerasRunner:
+class KerasRunner(_Runner):
     """Runs a .keras file in inference mode.
 
     Args:
@@ -121,7 +133,7 @@ class KerasRunner:
         return np.asarray(self._encode(images), "float32")
 
 
-class SavedModelRunner:
+class SavedModelRunner(_Runner):
     """Runs the one signature of a SavedModel, of this library's own making.
 
     Not for files from anywhere: a SavedModel may hold operations that read and write files.
@@ -165,12 +177,13 @@ def open_runner(path, num_threads=1):
     return runner(path) if runner is KerasRunner else runner(path, num_threads)
 
 
-def open_encoder(path):
+def open_encoder(path, photos=False):
     """The runner for a file from anywhere.
 
     Args:
         path: A .keras, .tflite or .onnx file of an encoder: one input of images (batch, S, S, 3),
             one output.
+        photos: Whether it may take photos of any size.
 
     Raises:
         ValueError: In one line, if there is no such file, or it holds no such encoder, or code
@@ -191,7 +204,10 @@ def open_encoder(path):
         raise ValueError(f"must take square images (batch, S, S, 3), and takes {shape}")
     if len(runner.output_shape) != 2:
         raise ValueError(f"must give features (batch, F), and gives {runner.output_shape}")
-    if isinstance(runner, TFLiteRunner):
+    if runner.any_size:
+        if not photos:
+            raise ValueError("must take images of a fixed size, and takes photos of any")
+    elif isinstance(runner, TFLiteRunner):
         if None in shape[1:] or shape[0] not in (None, 1):
             raise ValueError(f"must take one image of a fixed size at a time, and takes {shape}")
         if runner.input_type == "int8" and runner.reach > 100:

@@ -6,14 +6,16 @@ import tempfile
 import keras
 import tensorflow as tf
 
+from keras_sacl.export.preprocessing import INPUTS
 from keras_sacl.quiet import quiet
 
 SIGNATURE = "serving_default"
 
 
 def input_name(model):
-    """ "pixels" for a model that takes them as they are (`with_preprocessing`), else "images"."""
-    return "pixels" if model.inputs[0].name == "pixels" else "images"
+    """ "pixels" or "photos" for a model of `with_preprocessing`, else "images"."""
+    name = model.inputs[0].name
+    return name if name in INPUTS.values() else INPUTS["normalised"]
 
 
 def serving(model, outputs, batch=None):

@@ -8,7 +8,7 @@ import numpy as np
 # What two layers of one topology must share; everything else may follow from the width.
 _SHARED_SETTINGS = (
     "kernel_size", "strides", "padding", "dilation_rate", "depth_multiplier", "activation",
-    "pool_size", "axis", "epsilon", "use_bias",
+    "pool_size", "axis", "epsilon", "use_bias", "max_value",
 )  # fmt: skip
 
 

@@ -22,17 +22,12 @@ def build_method(config):
     with _precision(config.mixed_precision):
         # Their values are never read; made before the seed is set, they leave the host's as they
         # are with one width.
-        narrower = [
-            build_encoder(config.encoder, width=width, image_size=config.image_size)
-            for width in config.widths[1:]
-        ]
+        narrower = [_encoder(config, width) for width in config.widths[1:]]
         keras.utils.set_random_seed(config.seed)
-        deployed = build_encoder(config.encoder, width=config.width, image_size=config.image_size)
+        deployed = _encoder(config, config.width)
         encoder = deployed
         if config.slims:
-            host = build_encoder(
-                config.encoder, width=config.host_width, image_size=config.image_size
-            )
+            host = _encoder(config, config.host_width)
             if narrower:
                 encoder = TieredEncoder(
                     host, [deployed, *narrower], selection=config.slim_selection, seed=config.seed
@@ -93,9 +88,15 @@ def deployed_float32(method, config, width=None):
     deployed = deployed_encoder(method, config, width)
     if config.mixed_precision == "float32":
         return deployed
-    plain = build_encoder(config.encoder, width=width or config.width, image_size=config.image_size)
+    plain = _encoder(config, width or config.width)
     plain.set_weights(deployed.get_weights())
     return plain
+
+
+def _encoder(config, width):
+    return build_encoder(
+        config.encoder, width=width, image_size=config.image_size, activation=config.activation
+    )
 
 
 @contextlib.contextmanager

@@ -2,7 +2,13 @@
 
 import numpy as np
 
-from keras_sacl.data import IMAGENET_MEAN, IMAGENET_STD, raw_batches
+from keras_sacl.data import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    crop_share,
+    original_images,
+    raw_batches,
+)
 from keras_sacl.evaluation import is_score, protocol_of
 from keras_sacl.stages.inputs import labelled_images, training_images
 
@@ -31,17 +37,17 @@ def export(config, run_dir, say=print):
 
     training = training_images(config) if "pretrain" in config.stages else None
     train, test = labelled_images(config)
-    calibration = _pixels((training or train).take(_CALIBRATION), config)[0]
-    bank, queries = (
-        _pixels(source.take(n), config) for source, n in ((train, _BANK), (test, _QUERIES))
-    )
+    sources = (training or train).take(_CALIBRATION), train.take(_BANK), test.take(_QUERIES)
+    (calibration, _), bank, queries = (_pixels(source, config) for source in sources)
     results = run_dir.results()
     settings = {
         "formats": config.export_formats,
         "mean": IMAGENET_MEAN,
         "std": IMAGENET_STD,
-        "preprocessing": config.export_preprocessing,
+        "inputs": config.export_input,
         "calibration": calibration,
+        "photos": [original_images(source) for source in sources],
+        "share": crop_share(test),
         "onnx_opset": config.export_onnx_opset,
         "onnx_batch": config.export_onnx_batch,
         "onnx_layout": config.export_onnx_layout,
@@ -89,6 +95,7 @@ def _card(config, width, dataset, scores):
     """What a model card says of the training, and of the scores on a data set."""
     return {
         "name": f"{config.encoder}, width {width}",
+        "activation": config.activation,
         "method": config.effective_method,
         "pretrained_on": config.dataset,
         "epochs": config.epochs,

@@ -71,6 +71,15 @@ def test_the_encoder_itself_passes(folder, file, capsys):
         assert latencies["1"] == row["latency_ms"] and all(ms > 0 for ms in latencies.values())
 
 
+def test_layers_that_lose_most_are_named(folder, capsys):
+    code, row = check(folder, "good.tflite", "--layers=2")
+    assert code == 0
+    # The convolution with its activation, and the average; 8 bits of a full range are 40 dB.
+    assert sorted(row["worst_layers_db"]) == ["conv2d", "global_average_pooling2d"]
+    assert all(25 < db < 60 for db in row["worst_layers_db"].values())
+    assert "lose most in 8 bits" in capsys.readouterr().out
+
+
 def test_another_preprocessing_is_named(folder, capsys):
     code, row = check(folder, "pixels.tflite")
     assert code == 3 and not row["passed"]

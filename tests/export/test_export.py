@@ -50,22 +50,22 @@ def context(pixels):
     return {"bank": bank, "queries": queries, **NORMALISATION}
 
 
-@pytest.mark.parametrize("preprocessing", [False, True])
-def test_every_format_passes_its_check(encoder, pixels, tmp_path, preprocessing):
-    # With preprocessing the graph is another, the converters are the same.
-    formats = ("tflite", "tflite_int8", "onnx") if preprocessing else EXPORT_FORMATS
+@pytest.mark.parametrize("inputs", ["normalised", "pixels"])
+def test_every_format_passes_its_check(encoder, pixels, tmp_path, inputs):
+    # With pixels the graph is another, the converters are the same.
+    formats = EXPORT_FORMATS if inputs == "normalised" else ("tflite", "tflite_int8", "onnx")
     rows = export_encoder(
         encoder,
         tmp_path,
         formats=formats,
-        preprocessing=preprocessing,
+        inputs=inputs,
         calibration=pixels[0][:100],
         say=lambda line: None,
         **context(pixels),
     )
     assert [row["reason"] for row in rows.values()] == [None] * len(formats)
     assert sorted(rows) == sorted(p.name for p in tmp_path.iterdir())
-    if preprocessing:
+    if inputs == "pixels":
         return
     for name in ("encoder.keras", "encoder.tflite", "encoder.onnx", "encoder_saved_model"):
         assert rows[name]["max_abs_diff"] <= 1e-4
@@ -223,6 +223,11 @@ def test_bad_arguments_are_named(encoder, pixels, tmp_path):
             convert_onnx(encoder, **{name: value})
     with pytest.raises(ValueError, match="`outputs` must be .*Received: outputs='scores'"):
         Reference(encoder, outputs="scores", **context(pixels))
+    for inputs, why in (("floats", "`inputs` must be one of"), ("photos", "`photos` must be")):
+        with pytest.raises(ValueError, match=why):
+            export_encoder(
+                encoder, tmp_path, inputs=inputs, calibration=pixels[0], **context(pixels)
+            )
     with pytest.raises(ValueError, match="`calibration` must hold"):
         convert_tflite(encoder, "int8")
 

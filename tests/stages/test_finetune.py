@@ -161,6 +161,22 @@ def small_network(classes=10):
     return build_classifier(encoder, classes)
 
 
+@pytest.mark.parametrize("rate, warned", [(1e-3, False), (3.0, True)])
+def test_a_rate_that_overshoots_is_named(rate, warned, tmp_path):
+    network, said = build_classifier(wide_features(), 10), []
+    config = configured(tmp_path, finetune_steps=50, finetune_learning_rate=rate)
+    train_classifier(config, network, None, load_source("digits", "train"), tmp_path, said.append)
+    assert [line for line in said if "a lower --finetune_learning_rate" in line] == said
+    assert len(said) == warned
+
+
+def wide_features():
+    """Features of length 10: a head on them has a curvature of 50."""
+    x = keras.Input((16, 16, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x * 10))
+    return keras.Model(x, keras.ops.concatenate([pooled, pooled + 7, pooled + 7], axis=-1))
+
+
 def test_an_interrupted_fine_tuning_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
     settings = {"image_size": 8, "finetune_steps": 50, "finetune_batch_size": 32}
     source = load_source("digits", "train")

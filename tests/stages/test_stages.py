@@ -138,7 +138,7 @@ def test_files_that_take_pixels_get_pixels(tmp_path):
     config = RunConfig(
         **SMALL, dataset="digits", train_split="train[:300]", test_split="test[:100]",
         stages=WITHOUT_REPORT,
-        run_dir=str(tmp_path / "run"), export_preprocessing=True, export_formats=("tflite", "onnx"),
+        run_dir=str(tmp_path / "run"), export_input="pixels", export_formats=("tflite", "onnx"),
         eval_protocols=("knn",),
     ).validated()  # fmt: skip
     run_dir, _ = run(config)
@@ -252,13 +252,29 @@ def test_an_encoder_file_with_code_is_refused(tmp_path):
         run_dir.load_encoder()
 
 
-def small_encoder(name, *, width, image_size):
+def small_encoder(name, *, width, image_size, activation):
     """In place of those by name, whose graphs take long to make, once for each width."""
     images = keras.Input((image_size, image_size, 3))
     x = keras.layers.Conv2D(round(32 * width), 3, strides=2, use_bias=False, name="conv")(images)
     x = keras.layers.BatchNormalization(momentum=0.9, name="norm")(x)
     x = keras.layers.ReLU(name="relu")(x)
     return keras.Model(images, keras.layers.GlobalAveragePooling2D(name="pool")(x))
+
+
+def test_every_encoder_of_a_run_has_its_activation(monkeypatch):
+    given = []
+
+    def recorded(name, *, activation, **settings):
+        given.append((settings["width"], activation))
+        return small_encoder(name, activation=activation, **settings)
+
+    monkeypatch.setattr(build, "build_encoder", recorded)
+    config = RunConfig(
+        **{**SMALL, "method": "sacl"}, slim_widths=(0.5, 0.25), activation="relu6",
+        mixed_precision="bfloat16",
+    ).validated()  # fmt: skip
+    deployed_float32(build_method(config), config)
+    assert given == [(width, "relu6") for width in (0.25, 0.5, 0.75, 0.5)]
 
 
 def test_three_widths_of_one_run_are_three_encoders(tmp_path, monkeypatch):
