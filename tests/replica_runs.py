@@ -57,7 +57,7 @@ def main(replicas, out, encoder):
     np.savez(out, **found)
 
 
-def _small_encoder(name, *, width, image_size):
+def _small_encoder(name, *, width, image_size, activation):
     """Without kinks: a ReLU within rounding of its own changes a gradient by a hundredth."""
     from keras import Input, Model, layers
 

@@ -37,8 +37,8 @@ def digits():
 
 
 # EfficientNet-B1 is B0 with more blocks of the same kinds, and takes half a minute.
-SLOW_ONES = {"efficientnet_b1": [pytest.mark.slow]}
-MOST = [pytest.param(name, marks=SLOW_ONES.get(name, [])) for name in ENCODERS]
+SLOW_ONES = dict.fromkeys(("efficientnet_b1", "resnet50"), pytest.mark.slow)
+MOST = [pytest.param(name, marks=SLOW_ONES.get(name, ())) for name in ENCODERS]
 
 
 @pytest.mark.parametrize("name", ENCODERS)

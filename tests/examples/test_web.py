@@ -19,6 +19,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 DRIVER = shutil.which("chromedriver")
 NPM = shutil.which("npm")
+# A browser, npm and a minute.
+pytestmark = pytest.mark.slow
 CONTRACTS = ("images", "pixels", "photos")
 
 

@@ -26,8 +26,8 @@ def folder(tmp_path_factory):
     tmp = tmp_path_factory.mktemp("check")
     keras.utils.set_random_seed(0)
     images = keras.Input((8, 8, 3))
-    x = keras.layers.Conv2D(16, 3, activation="relu")(images)
-    encoder = keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
+    x = keras.layers.Conv2D(16, 3, activation="relu", name="conv")(images)
+    encoder = keras.Model(images, keras.layers.GlobalAveragePooling2D(name="pool")(x))
     encoder.save(tmp / "encoder.keras")
     (tmp / "good.tflite").write_bytes(convert_tflite(encoder))
     (tmp / "good.onnx").write_bytes(convert_onnx(encoder))
@@ -75,7 +75,7 @@ def test_layers_that_lose_most_are_named(folder, capsys):
     code, row = check(folder, "good.tflite", "--layers=2")
     assert code == 0
     # The convolution with its activation, and the average; 8 bits of a full range are 40 dB.
-    assert sorted(row["worst_layers_db"]) == ["conv2d", "global_average_pooling2d"]
+    assert sorted(row["worst_layers_db"]) == ["conv", "pool"]
     assert all(25 < db < 60 for db in row["worst_layers_db"].values())
     assert "lose most in 8 bits" in capsys.readouterr().out
 

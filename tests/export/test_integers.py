@@ -13,6 +13,7 @@ from keras_sacl.export.integers import (
     layer_errors,
     worst_layers,
 )
+from tests.truncated import truncated
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +32,7 @@ def unbalanced(inputs):
     """A third of MobileNet-V1, its channels of ranges from 1 to 1/300, as training can leave."""
     keras.utils.set_random_seed(0)
     whole = build_encoder("mobilenet_v1", width=0.25, image_size=32, batch_norm_momentum=0.0)
-    last = layers.GlobalAveragePooling2D(name="features")
-    model = keras.Model(whole.inputs[0], last(whole.get_layer("conv_pw_4_relu").output))
+    model = truncated(whole, "conv_pw_4_relu")
     model(inputs, training=True)  # the moving statistics are those of these images
     rng = np.random.default_rng(0)
     for norm, after in zip(model.layers, model.layers[2:], strict=False):
