@@ -11,8 +11,12 @@ import json
 import tempfile
 from pathlib import Path
 
-FORMATS = ("tflite", "tflite_fp16", "tflite_int8", "onnx")
-FILES = ("classifier.tflite", "classifier_fp16.tflite", "classifier_int8.tflite", "classifier.onnx")
+FORMATS = {
+    "tflite": "TFLite",
+    "tflite_fp16": "TFLite float16",
+    "tflite_int8": "TFLite int8",
+    "onnx": "ONNX",
+}
 _CALIBRATION = 256
 
 
@@ -49,7 +53,7 @@ def measure(path, options):
 
     with tempfile.TemporaryDirectory() as directory:
         return export_encoder(
-            model, directory, formats=FORMATS, mean=IMAGENET_MEAN, std=IMAGENET_STD,
+            model, directory, formats=tuple(FORMATS), mean=IMAGENET_MEAN, std=IMAGENET_STD,
             calibration=pixels(options.calibration_split, _CALIBRATION)[0], bank=None,
             queries=pixels(options.test_split, None), outputs="logits",
         )  # fmt: skip
@@ -57,20 +61,22 @@ def measure(path, options):
 
 def table(rows):
     """Markdown: top-1 in %, KiB and milliseconds of each file of each classifier."""
-    titles = ["TFLite", "float16", "int8", "ONNX"]
     lines = [
-        "| classifier | Keras | " + " | ".join(titles) + " |",
-        "|---" * (2 + len(titles)) + "|",
+        "| classifier | Keras | " + " | ".join(FORMATS.values()) + " |",
+        "|---" * (2 + len(FORMATS)) + "|",
     ]
     for name, files in rows.items():
-        cells = [f"{100 * files[FILES[0]]['top1_keras']:.2f} %"]
-        for file in FILES:
-            row = files[file]
-            verdict = "" if row["passed"] else ", FAILED"
-            cells.append(
-                f"{100 * row['top1']:.2f} %, {row['bytes'] / 1024:,.0f} KiB, "
-                f"{row['latency_ms']:.2f} ms{verdict}"
-            )
+        of_keras = [row["top1_keras"] for row in files.values() if "top1_keras" in row]
+        cells = [f"{100 * of_keras[0]:.2f} %" if of_keras else "-"]
+        for row in files.values():
+            cell = row["reason"]
+            if "latency_ms" in row:
+                verdict = "" if row["passed"] else f", {row['reason']}"
+                cell = (
+                    f"{100 * row['top1']:.2f} %, {row['bytes'] / 1024:,.0f} KiB, "
+                    f"{row['latency_ms']:.2f} ms{verdict}"
+                )
+            cells.append(cell)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -79,12 +85,11 @@ def main():
     options = _options()
     rows = {}
     for path in map(Path, options.classifiers):
-        name = str(path.parent.name if path.name == "classifier.keras" else path)
-        print(name)
-        rows[name] = measure(path, options)
+        print(path)
+        rows[str(path)] = measure(path, options)
+        if options.json:
+            Path(options.json).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     print(table(rows))
-    if options.json:
-        Path(options.json).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ import tensorflow as tf
 def decode(encoded):
     """Decodes a JPEG, PNG, BMP, WebP or the first frame of a GIF.
 
-    A JPEG by the exact transform, to the pixels that phones, browsers and Pillow see. TensorFlow's
-    default is another, which is off by one in the mean of red and blue, and 2 % faster.
+    A JPEG by the exact transform, to the pixels that Pillow and browsers see. TensorFlow's default
+    is another: red and blue of a photo were lower by 1 of 255 in the mean, in 2 % less time.
 
     Args:
         encoded: Scalar string: the content of a file.

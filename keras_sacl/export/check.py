@@ -17,6 +17,7 @@ from keras_sacl.command_line import OneLineParser
 from keras_sacl.data import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    crop_share,
     load_source,
     original_images,
     raw_batches,
@@ -30,7 +31,7 @@ from keras_sacl.export.checking import (
     check_file,
     file_ops,
 )
-from keras_sacl.export.footprint import peak_memory
+from keras_sacl.export.footprint import PHOTO, peak_memory
 from keras_sacl.export.integers import layer_errors, worst_layers
 from keras_sacl.export.metadata import read_metadata
 from keras_sacl.export.runtimes import FILE_ENDINGS, open_encoder
@@ -63,7 +64,7 @@ def _options(argv):
     )  # fmt: skip
     parser.add_argument(
         "--layers", type=int, default=0,
-        help="name so many layers that lose most in 8 bits (5 if an int8 file fails)",
+        help="name so many layers of --against that lose most when quantised here",
     )  # fmt: skip
     parser.add_argument("--output", help="write the figures into this JSON file")
     return parser.parse_args(argv)
@@ -95,13 +96,15 @@ def _run(options):
         runner = _about(path, open_encoder, path, photos=True)
         takes = _contract(runner)
         card, labels = _about(path, read_metadata, path)
-        reference = _reference(options, model, _side(runner, model), labels)
+        reference, share = _reference(options, model, _side(runner, model), labels)
         row = _about(path, check_file, path, reference, precision=options.precision,
                      threads=_threads())  # fmt: skip
-        row["peak_memory_bytes"] = memory
-        layers = options.layers or 5 * (row["precision"] == "int8" and not row["passed"])
-        if layers:
-            row["worst_layers_db"] = _worst_layers(model, reference, layers)
+        row |= {"peak_memory_bytes": memory, "any_size": runner.any_size}
+        if not row["passed"] and runner.any_size and card:
+            row["reason"] += _other_crop(card["input"].get("crop_share"), share)
+        if options.layers:
+            found = _about(f"--layers={options.layers}", _worst_layers, model, reference)
+            row["worst_layers_db"] = dict(list(found.items())[: options.layers])
     if card:
         print(f"{'name':<21}{card.get('name', '-')}")
     for title, text in _lines(row, reference, takes):
@@ -137,7 +140,7 @@ def _side(runner, model):
 
 
 def _reference(options, model, side, names):
-    """The `Reference` of a model on the images that the options name.
+    """The `Reference` of a model on the images that the options name, and their crop's share.
 
     `names` are the classes that the file itself names, or None.
     """
@@ -159,8 +162,19 @@ def _reference(options, model, side, names):
     elif one_class:
         known = load_source(options.images, options.bank_split, limit=_BANK, **where)
         bank, photos = _pixels(known, side), [original_images(known), photos[1]]
-    return Reference(model, mean=IMAGENET_MEAN, std=IMAGENET_STD, bank=bank, queries=queries,
-                     outputs=outputs, photos=photos)  # fmt: skip
+    reference = Reference(model, mean=IMAGENET_MEAN, std=IMAGENET_STD, bank=bank,
+                          queries=queries, outputs=outputs, photos=photos)  # fmt: skip
+    return reference, crop_share(source)
+
+
+def _other_crop(inside, outside):
+    """What to add to the reason of a failure if a file crops otherwise than these images were."""
+    if inside in (None, outside):
+        return ""
+    return (
+        f"; it crops to {inside:g} of a photo's shorter side, and these images are cropped to "
+        f"{outside:g}"
+    )
 
 
 def _pixels(source, side):
@@ -190,11 +204,15 @@ def _as_logits(labels, names, classes, count):
     return np.where(labels < 0, labels, place[labels])
 
 
-def _worst_layers(model, reference, count):
+def _worst_layers(model, reference):
     """Name to decibels of the layers that lose most if the Keras model is quantised here."""
-    images = reference.inputs(reference.query_images[:_QUANTISED], model.inputs[0].dtype == "uint8")
-    found = worst_layers(layer_errors(model, images), count)
-    return {error.layer: round(error.snr_db, 1) for error in found}
+    if model.inputs[0].dtype == "uint8":
+        raise ValueError("--against must take normalised images; name the encoder.keras of the run")
+    try:
+        errors = layer_errors(model, reference.inputs(reference.query_images[:_QUANTISED], False))
+    except Exception as error:  # a converter may raise anything
+        raise ValueError(f"the model of --against cannot be quantised ({error})") from error
+    return worst_layers(errors, len(errors))
 
 
 def _threads():
@@ -241,9 +259,11 @@ def _lines(row, reference, takes):
     yield "one image", ", ".join(timed)
     if "worst_layers_db" in row:
         worst = [f"{name} {db:.0f} dB" for name, db in row["worst_layers_db"].items()]
-        yield "lose most in 8 bits", ", ".join(worst)
+        yield "lose most in int8", f"{', '.join(worst)} (--against, quantised here)"
     memory = row["peak_memory_bytes"]
-    yield "peak memory", "-" if memory is None else f"{memory / 2**20:.1f} MiB beyond the runtime"
+    frame = f", a photo of {PHOTO[1]} x {PHOTO[0]}" if row["any_size"] else ""
+    text = "-" if memory is None else f"{memory / 2**20:.1f} MiB beyond the runtime{frame}"
+    yield "peak memory", text
 
 
 def main(argv=None):

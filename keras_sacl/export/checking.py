@@ -40,8 +40,9 @@ class Reference:
             leave out the accuracy. `bank` may be None for logits.
         outputs: "features", which are compared by k-NN accuracy too, or "logits", which are by
             top-1 accuracy.
-        photos: (of the bank, of the queries): iterables of the same images in their own sizes,
-            uint8 (H, W, 3), for files that crop by themselves. None without such files.
+        photos: (of the bank, of the queries): the same images in their own sizes, uint8 (H, W, 3),
+            for files that crop by themselves: lists, or data sets, read for each file. None
+            without such files.
 
     Attributes:
         queries: (M, F) features, or logits, of the queries.
@@ -168,9 +169,8 @@ def check_file(path, reference, *, precision=None, pixels=None, threads=(1,)):
             reason = f"holds operations outside the {kind}: {', '.join(foreign)}"
             return {**row, "passed": False, "reason": reason}
     runner = open_runner(path)
-    floats = float_tensors(path.read_bytes()) if integers and not runner.any_size else []
-    if floats:
-        reason = f"is not integer throughout: {len(floats)} float tensors, {floats[0]} first"
+    reason = _not_integer(path.read_bytes(), runner.any_size) if integers else None
+    if reason:
         return {**row, "passed": False, "reason": reason}
     if pixels is not None and pixels != runner.takes_pixels:
         wanted = "uint8 pixels" if pixels else "normalised pixels"
@@ -213,6 +213,17 @@ def compare(expected, found):
         "cosine": float(cosine.mean()),
         "cosine_min": float(cosine.min()),
     }
+
+
+def _not_integer(content, cropped):
+    """Why a TFLite file is not integer throughout, or behind the crop; None if it is."""
+    if cropped:
+        found = tflite_precision(content)
+        return None if found == "int8" else f"has a network of {found}, not of integers"
+    floats = float_tensors(content)
+    if not floats:
+        return None
+    return f"is not integer throughout: {len(floats)} float tensors, {floats[0]} first"
 
 
 def _most(precision, runner):

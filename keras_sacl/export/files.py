@@ -27,8 +27,8 @@ def export_encoder(
             uint8 "photos" of any size, which the file crops and resizes.
         calibration: (N, S, S, 3) uint8 training images that set the ranges of int8.
         bank, queries: (images uint8, labels) each; see `Reference`.
-        photos: (of calibration, of the bank, of the queries): iterables of those images in their
-            own sizes, uint8 (H, W, 3). For "photos".
+        photos: (of calibration, of the bank, of the queries): those images in their own sizes,
+            uint8 (H, W, 3): lists, or data sets, read for each file. For "photos".
         share: Side of the square that is cropped, as a share of the shorter side of a photo: as
             the images of `queries` were.
         outputs: "features" or "logits": what the model gives, the name of the files' output, and
@@ -44,12 +44,14 @@ def export_encoder(
         check has `passed` False and says why in `reason`; the others are made all the same.
 
     Raises:
-        ValueError: On an unknown format or kind of inputs.
+        ValueError: On an unknown format or kind of inputs, or a share out of its range.
     """
     if inputs not in INPUTS:
         raise ValueError(f"`inputs` must be one of {', '.join(INPUTS)}. Received: {inputs!r}")
     if inputs == "photos" and photos is None:
         raise ValueError("`photos` must be given with inputs='photos'. Received: photos=None")
+    if not 0 < share <= 1:
+        raise ValueError(f"`share` must be above 0 and at most 1. Received: share={share}")
     for name in formats:
         if name not in FORMATS:
             close = difflib.get_close_matches(str(name), EXPORT_FORMATS, n=1)

@@ -5,13 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+# Height and width of a video frame: what a camera hands to an app.
+PHOTO = (1080, 1920)
+
 
 def peak_memory(path, side):
     """Bytes that loading a file and running it on one image add to the runtime's own.
 
     Args:
         path: A .tflite, .onnx or .keras file of one input of images.
-        side: Side of the image in pixels, where the file leaves it open.
+        side: Side of the image in pixels, where the file leaves it open. One that takes photos gets
+            one of `PHOTO`.
 
     Returns:
         An int; None where the system does not tell (no /proc).
@@ -43,7 +47,7 @@ def _tflite(path, side):
     def run():
         interpreter = Interpreter(model_path=str(path), num_threads=1)
         given = interpreter.get_input_details()[0]
-        shape = _image(given["shape_signature"], side)
+        shape = _image(given["shape_signature"], side, given["dtype"] is np.uint8)
         interpreter.resize_tensor_input(given["index"], shape)
         interpreter.allocate_tensors()
         interpreter.set_tensor(given["index"], np.zeros(shape, given["dtype"]))
@@ -63,7 +67,7 @@ def _onnx(path, side):
         )
         given = session.get_inputs()[0]
         kind = "uint8" if given.type == "tensor(uint8)" else "float32"
-        session.run(None, {given.name: np.zeros(_image(given.shape, side), kind)})
+        session.run(None, {given.name: np.zeros(_image(given.shape, side, kind == "uint8"), kind)})
 
     return run
 
@@ -76,15 +80,20 @@ def _keras(path, side):
     def run():
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
         given = model.inputs[0]
-        model.predict_on_batch(np.zeros(_image(given.shape, side), given.dtype))
+        model.predict_on_batch(
+            np.zeros(_image(given.shape, side, given.dtype == "uint8"), given.dtype)
+        )
 
     return run
 
 
-def _image(shape, side):
+def _image(shape, side, pixels):
     """The shape of one image, with nothing open."""
-    batch, *rest = (n if isinstance(n, int) or hasattr(n, "item") else None for n in shape)
-    return [1, *(int(n) if n is not None and n > 0 else side for n in rest)]
+    _, *rest = (n if isinstance(n, int) or hasattr(n, "item") else None for n in shape)
+    rest = [int(n) if n is not None and n > 0 else None for n in rest]
+    if pixels and rest[:2] == [None, None]:
+        rest[:2] = PHOTO
+    return [1, *(side if n is None else n for n in rest)]
 
 
 def _status(name):

@@ -1,6 +1,7 @@
 """One model on its way into files: conversion, metadata, check, and for int8 a remedy."""
 
 import dataclasses
+import functools
 import os
 import shutil
 import tempfile
@@ -61,29 +62,43 @@ class Job:
         self._put(name, path, self.encoder)
         row = self._check(name, path)
         if FORMATS[name].precision == "int8" and _loses(row):
-            row = self._remedied(name, path, row)
+            try:
+                row = self._remedied(name, path, row)
+            except Exception as error:  # the file is there, and its row says how good it is
+                self.say(f"{path.name}: no remedy ({' '.join(str(error).split())[:200]})")
         return row
 
     def _remedied(self, name, path, row):
-        """Tries to keep the accuracy in 8 bits; the row of the better file."""
-        worst = worst_layers(layer_errors(self.encoder, self._inputs("normalised")[:_TRIED]))
-        listed = ", ".join(f"{error.layer} ({error.snr_db:.0f} dB)" for error in worst)
+        """Tries to keep the accuracy in 8 bits.
+
+        By training images, those that are tested having no part in the choice: the row of the file
+        that comes nearer to Keras on them.
+        """
+        worst, equalised, noise = self._equalised
+        listed = ", ".join(f"{layer} ({db:.0f} dB)" for layer, db in worst.items())
         self.say(f"{path.name} loses accuracy, most in {listed}; trying equalisation")
-        equalised = equalise(self.encoder, self._inputs("normalised"))
-        # By training images: those that are tested have no part in the choice.
-        noise = {"plain": self._noise(self.encoder), "equalised": self._noise(equalised)}
         better = noise["equalised"] < noise["plain"]
         if better:
-            self._put(name, path, equalised)
-            row = self._check(name, path)
+            trial = path.with_name(f"trial-{path.name}")
+            try:
+                self._put(name, trial, equalised)
+                row = self._check(name, trial)
+                os.replace(trial, path)
+            finally:
+                _remove(trial)
         else:
             self.say(f"{path.name}: equalisation does not help; see docs/export.md for what may")
-        return {
-            **row,
-            "remedy": "equalisation" if better else None,
-            "int8_noise": noise,
-            "worst_layers_db": {error.layer: round(error.snr_db, 1) for error in worst},
-        }
+        remedy = "equalisation" if better else None
+        return {**row, "remedy": remedy, "int8_noise": noise, "worst_layers_db": worst}
+
+    @functools.cached_property
+    def _equalised(self):
+        """(worst layers, the equalised model, noise of both), for all int8 files of the job."""
+        inputs = self._inputs("normalised")
+        worst = worst_layers(layer_errors(self.encoder, inputs[:_TRIED]))
+        equalised = equalise(self.encoder, inputs)
+        models = {"plain": self.encoder, "equalised": equalised}
+        return worst, equalised, {key: self._noise(model) for key, model in models.items()}
 
     def _noise(self, model):
         """Error of a model's int8 outputs on calibration images, relative to their deviation."""

@@ -27,10 +27,15 @@ class PhotoCrop(keras.layers.Layer):
     Args:
         size: Side of the result in pixels.
         share: Side of the square, as a share of the photo's shorter side.
+
+    Raises:
+        ValueError: If the share is not above 0 and at most 1.
     """
 
     def __init__(self, size, share, **kwargs):
         super().__init__(**kwargs)
+        if not 0 < share <= 1:
+            raise ValueError(f"`share` must be above 0 and at most 1. Received: share={share}")
         self.size, self.share = size, share
 
     def call(self, photos):
@@ -67,8 +72,9 @@ def with_preprocessing(encoder, mean, std, dtype="uint8", share=None):
     """
     shape = encoder.input_shape[1:] if share is None else (None, None, 3)
     given = keras.Input(shape, dtype=dtype, name=INPUTS["pixels" if share is None else "photos"])
-    pixels = keras.ops.cast(given, "float32")
-    if share is not None:
+    if share is None:
+        pixels = keras.ops.cast(given, "float32")
+    else:
         pixels = PhotoCrop(encoder.input_shape[1], share, dtype="float32", name=CROP_LAYER)(given)
     normalise = keras.layers.DepthwiseConv2D(1, dtype="float32", trainable=False, name="normalise")
     normalised = normalise(pixels)

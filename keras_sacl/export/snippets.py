@@ -41,6 +41,16 @@ class Tensor:
         """Whether its integers stand for other numbers than themselves."""
         return self.scale is not None and (self.scale, self.zero_point) != (1, 0)
 
+    @property
+    def limits(self):
+        """Its lowest and highest integer."""
+        return {"int8": (-128, 127), "uint8": (0, 255)}[self.dtype]
+
+    def plus_zero_point(self, sign=1):
+        """How a line ends that adds the zero point, or with sign -1 takes it away."""
+        number = sign * self.zero_point
+        return "" if number == 0 else f" {'+' if number > 0 else '-'} {abs(number)}"
+
     def __str__(self):
         sides = ", ".join("any" if n is None else str(n) for n in self.shape)
         scale = "" if self.scale is None else f", scale {self.scale}, zero point {self.zero_point}"

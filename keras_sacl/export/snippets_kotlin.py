@@ -49,7 +49,7 @@ def _class(contract):
             yield f"        {texts}.trimEnd().lines()"
     if contract.normalised:
         for key in ("mean", "std"):
-            numbers = ", ".join(f"{x:g}f" for x in contract.card[key])
+            numbers = ", ".join(f"{float(x)!r}f" for x in contract.card[key])
             yield f"    private val {key} = floatArrayOf({numbers})"
     yield ""
     yield "    /**"
@@ -61,11 +61,11 @@ def _class(contract):
     yield from (f"        {line}" for line in _run(contract))
     yield "    }"
     if given.quantised:
-        low, high = {"int8": (-128, 127), "uint8": (0, 255)}[given.dtype]
+        low, high = given.limits
         yield ""
         yield "    private fun quantise(x: Float) ="
         yield (
-            f"        ((x / {given.scale}f).roundToInt(){_plus(given.zero_point)})"
+            f"        ((x / {given.scale}f).roundToInt(){given.plus_zero_point()})"
             f".coerceIn({low}, {high}).toByte()"
         )
     if logits:
@@ -120,7 +120,7 @@ def _run(contract):
             integer = f"{values}[it]"
             if found.dtype == "uint8":  # Kotlin's bytes are signed
                 integer = f"({integer}.toInt() and 255)"
-            zero = _plus(-found.zero_point)
+            zero = found.plus_zero_point(-1)
             values = f"FloatArray({count}) {{ {found.scale}f * ({integer}{zero}) }}"
         yield f"return {_result(found, values)}"
         return
@@ -146,7 +146,3 @@ def _run(contract):
 
 def _result(found, values):
     return f"softmax({values})" if found.name == "logits" else values
-
-
-def _plus(number):
-    return "" if number == 0 else f" {'+' if number > 0 else '-'} {abs(number)}"

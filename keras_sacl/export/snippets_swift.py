@@ -37,7 +37,7 @@ def _class(contract):
         yield "    private let session: ORTSession"
     if contract.normalised:
         for key in ("mean", "std"):
-            numbers = ", ".join(f"{x:g}" for x in contract.card[key])
+            numbers = ", ".join(repr(float(x)) for x in contract.card[key])
             yield f"    private let {key}: [Float32] = [{numbers}]"
     yield ""
     yield "    init(modelPath: String) throws {"
@@ -84,9 +84,9 @@ def _input(contract):
     if contract.normalised:
         number = f"(Float32({number}) / 255 - mean[c]) / std[c]"
     if given.quantised:
-        low, high = {"int8": (-128, 127), "uint8": (0, 255)}[given.dtype]
+        low, high = given.limits
         yield f"        let x = {number}"
-        yield f"        let q = (x / {given.scale}).rounded(){_plus(given.zero_point)}"
+        yield f"        let q = (x / {given.scale}).rounded(){given.plus_zero_point()}"
         number = f"{_SWIFT[given.dtype]}(max({low}, min({high}, q)))"
     yield f"        {given.name}.append({number})"
     yield "    }"
@@ -121,9 +121,5 @@ def _run(contract):
     yield f"let {found.name} = data.withUnsafeBytes {{ Array($0.bindMemory(to: {kind}.self)) }}"
     values = found.name
     if found.dtype != "float32":
-        values = f"{found.name}.map {{ {found.scale} * (Float32($0){_plus(-found.zero_point)}) }}"
+        values = f"{found.name}.map {{ {found.scale} * (Float32($0){found.plus_zero_point(-1)}) }}"
     yield f"return softmax({values})" if found.name == "logits" else f"return {values}"
-
-
-def _plus(number):
-    return "" if number == 0 else f" {'+' if number > 0 else '-'} {abs(number)}"

@@ -39,6 +39,9 @@ def export(config, run_dir, say=print):
     train, test = labelled_images(config)
     sources = (training or train).take(_CALIBRATION), train.take(_BANK), test.take(_QUERIES)
     (calibration, _), bank, queries = (_pixels(source, config) for source in sources)
+    photos = None
+    if config.export_input == "photos":
+        photos = [original_images(source) for source in sources]
     results = run_dir.results()
     settings = {
         "formats": config.export_formats,
@@ -46,7 +49,7 @@ def export(config, run_dir, say=print):
         "std": IMAGENET_STD,
         "inputs": config.export_input,
         "calibration": calibration,
-        "photos": [original_images(source) for source in sources],
+        "photos": photos,
         "share": crop_share(test),
         "onnx_opset": config.export_onnx_opset,
         "onnx_batch": config.export_onnx_batch,

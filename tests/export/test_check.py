@@ -77,7 +77,7 @@ def test_layers_that_lose_most_are_named(folder, capsys):
     # The convolution with its activation, and the average; 8 bits of a full range are 40 dB.
     assert sorted(row["worst_layers_db"]) == ["conv", "pool"]
     assert all(25 < db < 60 for db in row["worst_layers_db"].values())
-    assert "lose most in 8 bits" in capsys.readouterr().out
+    assert "lose most in int8" in capsys.readouterr().out
 
 
 def test_another_preprocessing_is_named(folder, capsys):

@@ -96,6 +96,79 @@ def test_what_others_read_too_or_bends_is_left_alone():
         np.testing.assert_array_equal(a, b)
 
 
+def with_odd_places(kind):
+    """A network in which equalisation has a place by the look of it, and none in fact."""
+    images = keras.Input((8, 8, 3))
+    axis = 1 if kind == "another axis" else -1
+    norm, relu = layers.BatchNormalization(axis=axis), layers.ReLU()
+    reader = layers.Conv2D(3, 1)
+    x = first = norm(layers.Conv2D(3, 1)(images))
+    outputs = []
+    if kind == "another kernel":
+
+        class Shifted(layers.Conv2D):
+            def call(self, x):
+                return super().call(x + 1)
+
+        reader = Shifted(3, 1)
+    if kind == "a layer called twice":
+        outputs.append(layers.GlobalAveragePooling2D()(reader(images)))
+    if kind == "an activation called twice":
+        outputs.append(layers.GlobalAveragePooling2D()(relu(images)))
+    if kind == "an output":
+        outputs.append(first)
+    outputs.append(layers.GlobalAveragePooling2D()(reader(relu(x))))
+    return keras.Model(images, outputs)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["a layer called twice", "an activation called twice", "an output", "another axis",
+     "another kernel"],
+)  # fmt: skip
+def test_odd_places_are_left_alone(kind):
+    model = with_odd_places(kind)
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.uniform(0.1, 1, w.shape) for w in model.get_weights()])
+    x = rng.normal(size=(8, 8, 8, 3)).astype("float32")
+    expected, found = (m.predict(x, verbose=0) for m in (model, equalise(model, x)))
+    if not isinstance(expected, list):
+        expected, found = [expected], [found]
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_operations_and_inner_models_are_named_and_the_dead_left_out(inputs):
+    images = keras.Input((32, 32, 3))
+    x = layers.Conv2D(4, 3, name="inside")(images)
+    inner = keras.Model(images, x * keras.ops.sigmoid(x), name="inner")
+    images = keras.Input((32, 32, 3))
+    dead = layers.Conv2D(4, 3, kernel_initializer="zeros", name="dead")(images)
+    x = layers.Concatenate(name="both")([inner(images), dead])
+    model = keras.Model(images, layers.GlobalAveragePooling2D(name="pool")(x))
+    found = {error.layer for error in layer_errors(model, inputs[:10])}
+    assert {"inside", "both", "pool"} <= found and not found & {"inner", "dead"}
+    assert all(np.isfinite(error.snr_db) for error in layer_errors(model, inputs[:10]))
+
+
+def test_a_remedy_that_fails_leaves_the_file(unbalanced, pixels, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("no runtime")
+
+    monkeypatch.setattr("keras_sacl.export.job.layer_errors", fail)
+    images, labels = pixels
+    said = []
+    rows = export_encoder(
+        unbalanced, tmp_path, formats=("tflite_int8",), mean=IMAGENET_MEAN, std=IMAGENET_STD,
+        calibration=images[:50], bank=(images[:200], labels[:200]),
+        queries=(images[200:], labels[200:]), say=said.append,
+    )  # fmt: skip
+    row = rows["encoder_int8.tflite"]
+    assert row["cosine"] < 1 and "RuntimeError" not in (row["reason"] or "")
+    assert said[-1] == "encoder_int8.tflite: no remedy (no runtime)"
+    assert (tmp_path / "encoder_int8.tflite").is_file()
+
+
 def test_equalisation_brings_back_what_8_bits_lose(unbalanced, inputs, tmp_path):
     run = outputs_of(tmp_path, inputs[:100], inputs[:100])
     expected = unbalanced.predict(inputs[:100], verbose=0)
@@ -129,7 +202,7 @@ def test_the_layer_that_loses_is_named(inputs):
     assert shares[1] > 0.01 and shares[0] < 1e-5
     assert first.snr_db == pytest.approx(-10 * np.log10(shares[:2].mean()), abs=1)
     assert second.snr_db > first.snr_db + 5
-    assert worst_layers(errors, 1) == [first]
+    assert worst_layers(errors, 1) == {"first_relu": round(first.snr_db, 1)}
     assert layer_errors(equalise(model, x), x)[0].snr_db > first.snr_db + 20
 
 

@@ -15,7 +15,13 @@ from keras_sacl.data import (
     raw_batches,
 )
 from keras_sacl.encoders import build_encoder
-from keras_sacl.export import export_encoder, open_encoder, read_metadata
+from keras_sacl.export import (
+    Reference,
+    check_file,
+    export_encoder,
+    open_encoder,
+    read_metadata,
+)
 from keras_sacl.export.check import main as check
 from keras_sacl.export.contents import tflite_precision
 from keras_sacl.export.preprocessing import PhotoCrop
@@ -98,14 +104,52 @@ def test_contract_and_refusal(exported, name):
         open_encoder(path)
 
 
-def test_the_command_checks_them_on_photos(exported, source, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def photo_folder(source, tmp_path_factory):
+    """The source as a folder with a directory for each class."""
+    home = tmp_path_factory.mktemp("folder")
     for i, (encoded, label) in enumerate(zip(source.images, source.labels, strict=True)):
-        folder = tmp_path / str(label)
-        folder.mkdir(exist_ok=True)
-        (folder / f"{i:02d}.png").write_bytes(encoded)
+        (home / str(label)).mkdir(exist_ok=True)
+        (home / str(label) / f"{i:02d}.png").write_bytes(encoded)
+    return home
+
+
+def checked(folder, file, photo_folder):
+    arguments = [str(file), f"--against={folder / 'encoder.keras'}"]
+    return check([*arguments, f"--images={photo_folder}", "--split=train"])
+
+
+def test_the_command_checks_them_on_photos(exported, photo_folder, capsys):
     folder, _ = exported
     for name in ("encoder.tflite", "encoder.onnx"):
-        arguments = [str(folder / "export" / name), f"--against={folder / 'encoder.keras'}",
-                     f"--images={tmp_path}", "--split=train"]  # fmt: skip
-        assert check(arguments) == 0
-        assert "photos of any size" in capsys.readouterr().out
+        assert checked(folder, folder / "export" / name, photo_folder) == 0
+        said = capsys.readouterr().out
+        assert "photos of any size" in said and "a photo of 1920 x 1080" in said
+
+
+def test_another_crop_and_floats_for_integers_are_found(exported, source, photo_folder, capsys):
+    folder, _ = exported
+    encoder = keras.saving.load_model(folder / "encoder.keras")
+    pixels, labels = next(iter(raw_batches(source, image_size=SIDE, batch_size=len(source))))
+    pair = (pixels.numpy(), labels.numpy())
+    normalisation = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    photos = [original_images(source)] * 3
+    export_encoder(
+        encoder, folder / "whole", formats=("tflite",), inputs="photos", share=1.0, bank=pair,
+        calibration=pair[0], queries=pair, photos=photos, say=lambda line: None, **normalisation,
+    )  # fmt: skip
+    file = folder / "whole" / "encoder.tflite"
+    assert checked(folder, file, photo_folder) == 3
+    reason = capsys.readouterr().out.splitlines()[-1]
+    assert (
+        "it crops to 1 of a photo's shorter side, and these images are cropped to 0.875" in reason
+    )
+    reference = Reference(encoder, bank=pair, queries=pair, photos=photos[:2], **normalisation)
+    row = check_file(file, reference, precision="int8")
+    assert row["reason"] == "has a network of float32, not of integers"
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5])
+def test_impossible_shares_are_named(share):
+    with pytest.raises(ValueError, match=f"`share` must be above 0 .*Received: share={share}"):
+        PhotoCrop(SIDE, share)

@@ -8,7 +8,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from keras_sacl.export import add_metadata, convert_onnx
-from keras_sacl.export.snippets import LANGUAGES, main, snippet
+from keras_sacl.export.snippets import LANGUAGES, Tensor, main, snippet
 from tests.tiny_classifier import tiny_files
 
 DOCS = Path(__file__).parents[2] / "docs" / "phones.md"
@@ -67,6 +67,32 @@ def test_kotlin_s_arithmetic(files):
     assert eval(f"0 {plus}") == given["quantization"][1]
     assert float(back) == pytest.approx(found["quantization"][0], rel=1e-6)
     assert eval(f"0 {minus}") == -found["quantization"][1]
+
+
+@pytest.mark.parametrize("dtype, limits", [("int8", (-128, 127)), ("uint8", (0, 255))])
+@pytest.mark.parametrize(
+    "zero_point, plus, minus", [(0, "", ""), (3, " + 3", " - 3"), (-14, " - 14", " + 14")]
+)
+def test_integers_of_a_tensor(dtype, limits, zero_point, plus, minus):
+    tensor = Tensor("images", dtype, (1, 2), 0.5, zero_point)
+    assert tensor.limits == limits
+    assert (tensor.plus_zero_point(), tensor.plus_zero_point(-1)) == (plus, minus)
+
+
+@pytest.mark.parametrize("language, end", [("kotlin", "f"), ("swift", "")])
+def test_mean_and_std_have_all_their_digits(language, end, tmp_path):
+    import keras
+
+    images = keras.Input((8, 8, 3))
+    path = tmp_path / "encoder.onnx"
+    model = keras.Model(images, keras.layers.GlobalAveragePooling2D()(images))
+    path.write_bytes(convert_onnx(model))
+    card = {"name": "images", "size": 8, "layout": "nhwc", "values": "-",
+            "mean": [0.48145466, 0.4578275, 0], "std": [0.26862954, 0.26130258, 1]}  # fmt: skip
+    add_metadata(path, {"input": card})
+    text = snippet(path, language)
+    for numbers in (("0.48145466", "0.4578275", "0.0"), ("0.26862954", "0.26130258", "1.0")):
+        assert ", ".join(number + end for number in numbers) in text
 
 
 def test_channels_first(files):

@@ -12,7 +12,7 @@ from keras import layers
 from keras_sacl.evaluation.features import inference
 
 _BATCH = 32
-# A channel that hardly ever speaks is not blown up beyond this.
+# No channel is blown up beyond this.
 _MOST = 1e3
 
 
@@ -37,15 +37,15 @@ def equalise(model, calibration):
     """
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
-    places = [place for place in map(_place, copy.layers) if place is not None]
+    given = {x._keras_history.operation for x in copy.outputs}
+    places = [place for place in map(_place, copy.layers) if place and not given & set(place[:2])]
     if not places:
         return copy
     ranges = _ranges(copy, [end.output for _, end, _ in places], calibration)
     for (norm, end, reader), reach in zip(places, ranges, strict=True):
         scale = _scale(reach, reader, _bound(end))
         for variable in (norm.gamma, norm.beta):
-            if variable is not None:
-                variable.assign(variable.value * scale)
+            variable.assign(variable.value * scale)
         kernel = reader.kernel.numpy()
         # (..., inputs, outputs); of a depthwise convolution (..., inputs, multiplier).
         reader.kernel.assign(kernel / scale[:, None])
@@ -56,12 +56,17 @@ def _place(norm):
     """(BatchNorm, layer whose output is rescaled, reader) where that is possible, or None."""
     if not isinstance(norm, layers.BatchNormalization) or not (norm.scale and norm.center):
         return None
+    if norm.axis not in (-1, len(norm.output.shape) - 1):
+        return None
     end, reader = norm, _only_reader(norm)
     if reader is not None and _is_positive_homogeneous(reader):
         end, reader = reader, _only_reader(reader)
-    if not isinstance(reader, (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)):
+    # Not subclasses: they may do something else with the kernel.
+    if type(reader) not in (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense):
         return None
-    return None if getattr(reader, "groups", 1) != 1 else (norm, end, reader)
+    # One that is called twice reads something else too, or is read as something else.
+    called_once = all(len(layer._inbound_nodes) == 1 for layer in (norm, end, reader))
+    return (norm, end, reader) if called_once and getattr(reader, "groups", 1) == 1 else None
 
 
 def _only_reader(layer):
@@ -98,9 +103,8 @@ def _ranges(model, tensors, calibration):
 
 def _scale(reach, reader, bound):
     """(C,) factors of the channels, 1 for those that are never seen."""
-    largest = reach.max()
-    seen = reach > largest / _MOST
-    relative = np.where(seen, reach / max(largest, 1e-30), 1)
+    seen = reach > 0
+    relative = np.clip(reach / max(reach.max(), 1e-30), 1 / _MOST, 1)
     if isinstance(reader, layers.DepthwiseConv2D):
         scale = 1 / relative
     else:
