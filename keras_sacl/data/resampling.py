@@ -29,8 +29,8 @@ def crop_batch(images, crops, flips, size):
         (B, C, size, size) float32 in the unit of `images`.
     """
     _, _, width, height = tf.unstack(tf.shape(images))
-    columns = _resampling(crops[:, 1], crops[:, 3], flips, width, size)
-    rows = _resampling(crops[:, 0], crops[:, 2], tf.zeros_like(flips), height, size)
+    columns = resampling(crops[:, 1], crops[:, 3], flips, width, size)
+    rows = resampling(crops[:, 0], crops[:, 2], tf.zeros_like(flips), height, size)
     return tf.matmul(tf.matmul(columns[:, None], images), rows[:, None], transpose_b=True)
 
 
@@ -89,8 +89,18 @@ def crop_together(images, crop, size):
     )
 
 
-def _resampling(start, length, flips, extent, size):
-    """(B, size, extent): the weights of the input pixels in each output pixel; rows sum to 1."""
+def resampling(start, length, flips, extent, size):
+    """The weights of the input pixels in each output pixel, along one side of an image.
+
+    Args:
+        start, length: (B,) float32: where crops begin, and how far they reach, in input pixels.
+        flips: (B,) bool, whether the order of the output pixels is turned round.
+        extent: Number of input pixels, an int32 scalar.
+        size: Number of output pixels.
+
+    Returns:
+        (B, size, extent) float32; rows sum to 1.
+    """
     centres, width = _centres(start[:, None], length[:, None], flips[:, None], size)
     apart = centres[:, :, None] - tf.range(tf.cast(extent, tf.float32))
     weights = _triangle(apart, width[:, :, None])

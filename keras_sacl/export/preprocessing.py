@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sacl.data.crops import centre_crop
-from keras_sacl.data.resampling import crop_batch
+from keras_sacl.data.resampling import resampling
 
 INPUTS = {"normalised": "images", "pixels": "pixels", "photos": "photos"}
 # Operations of the crop are found by this name in a converted graph.
@@ -41,10 +41,27 @@ class PhotoCrop(keras.layers.Layer):
     def call(self, photos):
         """(B, H, W, 3) uint8 to (B, size, size, 3) float32, whole numbers from 0 to 255."""
         shape = tf.shape(photos)
-        crops = tf.tile(centre_crop(shape[1], shape[2], self.share)[None], [shape[0], 1])
-        planes = tf.transpose(tf.cast(photos, tf.float32), [0, 3, 2, 1])
-        pixels = crop_batch(planes, crops, tf.zeros([shape[0]], tf.bool), self.size)
-        return tf.round(tf.transpose(pixels, [0, 3, 2, 1]))
+        crop = centre_crop(shape[1], shape[2], self.share)
+        top, height, rows = self._taps(crop[0], crop[2], shape[1])
+        left, width, columns = self._taps(crop[1], crop[3], shape[2])
+        # Cut while it is bytes: the rest of a large photo is never turned into floats.
+        part = tf.cast(photos[:, top : top + height, left : left + width], tf.float32)
+        x = tf.matmul(rows, tf.reshape(part, [-1, height, 3 * width]))
+        x = tf.transpose(tf.reshape(x, [-1, self.size, width, 3]), [0, 2, 1, 3])
+        x = tf.matmul(columns, tf.reshape(x, [-1, width, 3 * self.size]))
+        pixels = tf.reshape(x, [-1, self.size, self.size, 3])
+        return tf.round(tf.transpose(pixels, [0, 2, 1, 3]))
+
+    def _taps(self, start, length, extent):
+        """First input pixel, number of them, and the weights of these in each output pixel."""
+        reach = tf.maximum(length / self.size, 1.0)
+        first = tf.maximum(tf.cast(tf.floor(start - reach), tf.int32), 0)
+        last = tf.minimum(tf.cast(tf.math.ceil(start + length + reach), tf.int32), extent)
+        here = start - tf.cast(first, tf.float32)
+        weights = resampling(
+            here[None], length[None], tf.constant([False]), last - first, self.size
+        )
+        return first, last - first, weights
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.size, self.size, 3)
