@@ -14,8 +14,11 @@ from photo import card_and_labels, classify, options
 def open_model(path):
     """See `photo.classify`. Card and class names are in a zip archive behind the model."""
     interpreter = Interpreter(model_path=path)
-    with zipfile.ZipFile(path) as archive:
-        texts = {name: archive.read(name).decode() for name in archive.namelist()}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            texts = {name: archive.read(name).decode() for name in archive.namelist()}
+    except zipfile.BadZipFile:  # the model alone
+        texts = {}
     card, labels = card_and_labels(texts)
     (given,), (found,) = interpreter.get_input_details(), interpreter.get_output_details()
 

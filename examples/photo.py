@@ -106,7 +106,11 @@ def classify(open_model, path, photo, top=5):
         pixels = load_photo(photo)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         fail(f"{photo}: {error}")
-    probabilities = softmax(np.asarray(run(prepare(pixels, contract)), "float64"))
+    try:
+        logits = np.asarray(run(prepare(pixels, contract)), "float64")
+    except Exception as error:  # and others for one that fails as it runs
+        fail(f"{path}: {error}")
+    probabilities = softmax(logits)
     for i in np.argsort(-probabilities, kind="stable")[:top]:
         print(f"{probabilities[i]:.4f}  {labels[i] if labels else f'class {i}'}")
 

@@ -8,7 +8,7 @@ const TOP = 5;
 ort.env.wasm.numThreads = 1;
 
 const at = (id) => document.getElementById(id);
-let model; // {session, card, labels}
+const loaded = load();
 let queue = Promise.resolve(); // one photo after the other, in the order they came in
 
 async function load() {
@@ -17,9 +17,9 @@ async function load() {
   const session = await ort.InferenceSession.create(await content.arrayBuffer(), {
     executionProviders: ["wasm"],
   });
-  model = { session, card, labels };
   at("about").textContent = [card.name, `${card.output.count} classes`].filter(Boolean).join(" · ");
   at("file").disabled = false;
+  return { session, card, labels };
 }
 
 async function fetched(name) {
@@ -36,14 +36,15 @@ async function classify(file) {
     throw new Error(`${file.name}: is no image that this browser can read`);
   });
   show(file);
+  const { session, card, labels } = await loaded; // a photo may be dropped before
   const started = performance.now();
-  const contract = model.card.input;
+  const contract = card.input;
   const { type, data, dims } = tensorData(pixelsOf(bitmap), contract);
   bitmap.close();
   const prepared = performance.now();
-  const outputs = await model.session.run({ [contract.name]: new ort.Tensor(type, data, dims) });
+  const outputs = await session.run({ [contract.name]: new ort.Tensor(type, data, dims) });
   const done = performance.now();
-  list(softmax(outputs[model.card.output.name].data));
+  list(softmax(outputs[card.output.name].data), labels);
   at("latency").textContent =
     `${ms(done - prepared)} in the model, ${ms(prepared - started)} to prepare the photo`;
   at("results").hidden = false;
@@ -58,13 +59,13 @@ function show(file) {
   at("hint").textContent = "Choose or drop another photo.";
 }
 
-function list(probabilities) {
+function list(probabilities, labels) {
   const order = [...probabilities.keys()].sort((i, j) => probabilities[j] - probabilities[i]);
   at("classes").replaceChildren(
     ...order.slice(0, TOP).map((i) => {
       const item = document.createElement("li");
       const [name, percent, bar] = ["span", "b", "i"].map((tag) => document.createElement(tag));
-      name.textContent = model.labels?.[i] ?? `class ${i}`;
+      name.textContent = labels?.[i] ?? `class ${i}`;
       percent.textContent = `${(100 * probabilities[i]).toFixed(1)} %`;
       bar.style.setProperty("--p", probabilities[i]);
       item.append(name, percent, bar);
@@ -82,10 +83,14 @@ function fail(error) {
 }
 
 function chosen(files) {
-  if (files.length && model) queue = queue.then(() => classify(files[0])).catch(fail);
+  const [file] = files; // now: the list may be emptied before its turn
+  if (file) queue = queue.then(() => classify(file)).catch(fail);
 }
 
-at("file").addEventListener("change", (event) => chosen(event.target.files));
+at("file").addEventListener("change", ({ target }) => {
+  chosen(target.files);
+  target.value = ""; // else the same file, chosen again, would be no change
+});
 for (const name of ["dragover", "dragleave", "drop"]) {
   // On the whole page: beside the field the browser would open the picture in place of the page.
   addEventListener(name, (event) => {
@@ -95,7 +100,7 @@ for (const name of ["dragover", "dragleave", "drop"]) {
   });
 }
 
-load().catch((error) => {
+loaded.catch((error) => {
   at("about").textContent = "The model could not be loaded.";
   fail(error);
 });

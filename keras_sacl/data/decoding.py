@@ -1,7 +1,12 @@
 """Files of images to pixels."""
 
+import io
+
 import numpy as np
 import tensorflow as tf
+from PIL import Image
+
+_ORIENTATION = 0x0112  # the tag of EXIF
 
 
 def decode(encoded):
@@ -25,6 +30,43 @@ def decode(encoded):
         lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
     )
     return tf.ensure_shape(image, (None, None, 3))
+
+
+def upright(image, orientation):
+    """Turns an image as its EXIF orientation says.
+
+    Args:
+        image: (H, W, 3).
+        orientation: Scalar integer tensor, 1 to 8.
+
+    Returns:
+        (H, W, 3), or (W, H, 3) for codes from 5 on.
+    """
+
+    def among(*codes):
+        return tf.reduce_any(tf.cast(orientation, tf.int32) == tf.constant(codes))
+
+    image = tf.cond(orientation >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
+    image = tf.cond(among(2, 3, 6, 7), lambda: image[:, ::-1], lambda: image)
+    image = tf.cond(among(3, 4, 7, 8), lambda: image[::-1], lambda: image)
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def exif_orientation(encoded):
+    """The EXIF orientation of an image file, 1 (upright) to 8.
+
+    Args:
+        encoded: bytes, the content of a file.
+
+    Returns:
+        An int; 1 if the file does not say.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            code = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # Pillow has many kinds; what TensorFlow decodes is no worse for it
+        return 1
+    return code if code in range(1, 9) else 1
 
 
 def pixel_count(encoded):

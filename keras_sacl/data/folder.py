@@ -38,7 +38,7 @@ def load_folder(path, split, limit=None):
     Labels: if every image lies in a first-level subfolder (of `path`, or of the split's folder)
     and there are at least two of those, they are the classes, sorted by name.
 
-    The EXIF orientation of photos is not applied. Hidden files and folders are not looked at.
+    Photos are turned upright by their EXIF orientation. Hidden files and folders are not looked at.
 
     Args:
         path: The folder.
@@ -71,8 +71,8 @@ def load_folder(path, split, limit=None):
     full = [os.path.join(root, file) for file in files]
     with ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
         checked = list(pool.map(_check, full))
-    good = [i for i, (reason, _) in enumerate(checked) if reason is None]
-    skipped = [(f, reason) for f, (reason, _) in zip(full, checked, strict=True) if reason]
+    good = [i for i, (reason, *_) in enumerate(checked) if reason is None]
+    skipped = [(f, reason) for f, (reason, *_) in zip(full, checked, strict=True) if reason]
     for file in _list(root, _FOREIGN):
         kind = os.path.splitext(file)[1][1:].upper()
         reason = f"{kind} is not read; convert it to JPEG or PNG"
@@ -83,12 +83,14 @@ def load_folder(path, split, limit=None):
             f"`dataset` must name a folder with images that can be decoded. Received: "
             f"dataset=folder:{path}, split={split}: none of {len(full)} files could{first}"
         )
+    orientations = np.array([checked[i][2] for i in good], np.int32)
     return ImageSource(
         images=[full[i] for i in good],
         labels=np.array([number[_first(files[i])] for i in good], np.int64) if classes else None,
         class_names=classes,
         greyscale=all(checked[i][1] for i in good),
         skipped=skipped,
+        orientations=orientations if np.any(orientations != 1) else None,
     )
 
 
@@ -170,23 +172,23 @@ def _classes(files):
 
 
 def _check(path):
-    """(None, whether it is grey) for an image that can be decoded, (reason, None) otherwise."""
+    """(None, whether it is grey, EXIF orientation) of an image; (reason, None, None) otherwise."""
     import tensorflow as tf
 
-    from keras_sacl.data.decoding import decode, is_grey, pixel_count
+    from keras_sacl.data.decoding import decode, exif_orientation, is_grey, pixel_count
 
     try:
         with open(path, "rb") as file:
             encoded = file.read()
         if pixel_count(encoded) > _MOST_PIXELS:
-            return f"more than {_MOST_PIXELS:,} pixels", None
+            return f"more than {_MOST_PIXELS:,} pixels", None, None
         image = decode(encoded).numpy()
     except OSError as error:
-        return error.strerror or str(error), None
+        return error.strerror or str(error), None, None
     except tf.errors.OpError as error:
         for part, reason in _REASONS.items():
             if part in error.message:
-                return reason, None
+                return reason, None, None
         # Without the name of the op before and after the sentence.
-        return error.message.split("}} ")[-1].split(" [Op:")[0].rstrip("."), None
-    return None, is_grey(image)
+        return error.message.split("}} ")[-1].split(" [Op:")[0].rstrip("."), None, None
+    return None, is_grey(image), exif_orientation(encoded)

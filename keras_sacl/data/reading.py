@@ -6,7 +6,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from keras_sacl.data.decoding import decode
+from keras_sacl.data.decoding import decode, upright
 
 # Calls of one `map` at a time. Each keeps a core busy; with two for each core there is always one
 # ready, which makes a tenth more photos' views than one for each.
@@ -25,14 +25,18 @@ def untuned(data):
 
 
 def reader(source):
-    """A function from an index (scalar tensor) to that image, uint8 (H, W, 3)."""
+    """A function from an index (scalar tensor) to that image, uint8 (H, W, 3), upright."""
     with tf.device("CPU"):
         images = tf.constant(source.images)
+        codes = None if source.orientations is None else tf.constant(source.orientations)
     if source.decoded:
         return lambda index: images[index]
-    if source.paths:
-        return lambda index: decode(tf.io.read_file(images[index]))
-    return lambda index: decode(images[index])
+
+    def read(index):
+        file = tf.io.read_file(images[index]) if source.paths else images[index]
+        return decode(file) if codes is None else upright(decode(file), codes[index])
+
+    return read
 
 
 def decode_all(source):
@@ -64,4 +68,4 @@ def decode_all(source):
                 f"and {other_height} x {other_width} for image {index}"
             )
         pixels[index] = image
-    return dataclasses.replace(source, images=pixels)
+    return dataclasses.replace(source, images=pixels, orientations=None)

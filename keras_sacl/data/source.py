@@ -19,6 +19,8 @@ class ImageSource:
         class_names: Names of the labels 0, 1, ..., or None.
         greyscale: Whether no image has colours (they have three equal channels then).
         skipped: List of (path, reason), the files that were left out.
+        orientations: EXIF codes (N,) of files, 1 to 8, by which `reader` turns them upright; or
+            None, where all are.
     """
 
     images: np.ndarray | list
@@ -26,6 +28,7 @@ class ImageSource:
     class_names: list | None = None
     greyscale: bool = False
     skipped: list = dataclasses.field(default_factory=list)
+    orientations: np.ndarray | None = None
 
     def __len__(self):
         return len(self.images)
@@ -54,7 +57,8 @@ class ImageSource:
         """The images of some indices, (M,) integers, in their order; one may come repeatedly."""
         images = self.images[chosen] if self.decoded else [self.images[i] for i in chosen]
         labels = None if self.labels is None else self.labels[chosen]
-        return dataclasses.replace(self, images=images, labels=labels)
+        turned = None if self.orientations is None else self.orientations[chosen]
+        return dataclasses.replace(self, images=images, labels=labels, orientations=turned)
 
 
 def evenly_spread(total, count):

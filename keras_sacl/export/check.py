@@ -146,7 +146,7 @@ def _reference(options, model, side, names):
     """
     outputs = options.outputs
     if outputs == "auto":
-        outputs = "logits" if model.layers[-1].name == "logits" else "features"
+        outputs = "logits" if _last_layer(model).name == "logits" else "features"
     where = {"data_dir": options.data_dir, "image_size": side}
     source = load_source(options.images, options.split, limit=options.limit, **where)
     one_class = label_kind(source.labels) == "one"
@@ -165,6 +165,12 @@ def _reference(options, model, side, names):
     reference = Reference(model, mean=IMAGENET_MEAN, std=IMAGENET_STD, bank=bank,
                           queries=queries, outputs=outputs, photos=photos)  # fmt: skip
     return reference, crop_share(source)
+
+
+def _last_layer(model):
+    """The last layer; of a model behind its preprocessing, that model's."""
+    last = model.layers[-1]
+    return _last_layer(last) if hasattr(last, "layers") else last
 
 
 def _other_crop(inside, outside):

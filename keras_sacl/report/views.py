@@ -71,9 +71,7 @@ def views_picture(rows):
 
 def _repeated(source, index, count):
     """One image of a source, `count` times."""
-    part = source.images[index : index + 1]
-    images = np.repeat(part, count, axis=0) if source.decoded else list(part) * count
-    return dataclasses.replace(source, images=images, labels=None)
+    return dataclasses.replace(source.select(np.full(count, index)), labels=None)
 
 
 def _space(height, width):

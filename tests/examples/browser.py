@@ -10,7 +10,7 @@ import threading
 import urllib.error
 import urllib.request
 
-# This machine's own ports, whatever proxy is set.
+# Local ports, whatever proxy is set.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 

@@ -2,16 +2,18 @@
 
 import importlib
 import re
+import shutil
 import subprocess
 import sys
 
 import keras
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
 from keras_sacl.data import IMAGENET_MEAN, IMAGENET_STD, ImageSource, raw_batches
-from keras_sacl.export import open_encoder
+from keras_sacl.export import open_encoder, with_preprocessing
 from tests.tiny_classifier import NAMES, SIZE
 
 CLIENTS = {
@@ -160,6 +162,85 @@ def test_bad_input_is_one_line(client, files, photos, examples, tmp_path, capsys
         error = capsys.readouterr().err.strip()
         assert stopped.value.code == 2
         assert error.startswith("classify: ") and part in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("contract", ["images", "pixels"])
+@pytest.mark.parametrize(
+    "flag, part",
+    [
+        ("--crop_share=2", "argument --crop_share: must be above 0 and at most 1. Received: 2"),
+        ("--crop_share=0", "argument --crop_share: must be above 0 and at most 1. Received: 0"),
+        ("--crop_share=nan", "argument --crop_share: must be above 0 and at most 1. Received: nan"),
+        ("--crop_share=half", "argument --crop_share: invalid share value: 'half'"),
+        ("--labels=TMP/none", "--labels=TMP/none: [Errno 2]"),
+        ("--labels=TMP", "--labels=TMP: [Errno 21]"),
+        ("--labels=TMP/binary", "--labels=TMP/binary: 'utf-8' codec"),
+        ("--labels=TMP/three", "has 10 classes, and the file of --labels 3 names"),
+        ("--labels=TMP/empty", "has 10 classes, and the file of --labels 0 names"),
+    ],
+)
+def test_flags_of_keras(contract, flag, part, files, photos, examples, tmp_path, capsys):
+    client = importlib.import_module("classify_keras")
+    for name, content in (("binary", b"\xff"), ("three", b"a\nb\nc\n"), ("empty", b"")):
+        (tmp_path / name).write_bytes(content)
+    flag, part = (text.replace("TMP", str(tmp_path)) for text in (flag, part))
+    part = f"{files[contract, 'classifier.keras']}: {part}" if part.startswith("has") else part
+    with pytest.raises(SystemExit) as stopped:
+        client.main([str(files[contract, "classifier.keras"]), str(photos[0]), flag])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and len(error.splitlines()) == 1
+    assert error.startswith(f"classify: {part}")
+
+
+def test_labels_are_read_before_the_model(photos, examples, tmp_path, capsys):
+    client = importlib.import_module("classify_keras")
+    with pytest.raises(SystemExit):
+        client.main([str(tmp_path / "none.keras"), str(photos[0]), "--labels=none"])
+    assert capsys.readouterr().err.startswith("classify: --labels=none: [Errno 2]")
+
+
+@pytest.mark.parametrize("pixels", [False, True])
+def test_a_keras_encoder_is_no_classifier(pixels, classifier, photos, examples, tmp_path, capsys):
+    client = importlib.import_module("classify_keras")
+    path = tmp_path / "encoder.keras"
+    encoder = keras.Model(classifier.inputs, classifier.layers[-1].input)
+    encoder = with_preprocessing(encoder, IMAGENET_MEAN, IMAGENET_STD) if pixels else encoder
+    encoder.save(path)
+    with pytest.raises(SystemExit) as stopped:
+        client.main([str(path), str(photos[0])])
+    expected = f"classify: {path}: its last layer is not `logits`: it is no classifier\n"
+    assert stopped.value.code == 2 and capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize("name", ["classifier.tflite", "classifier.onnx", "classifier_saved_model"])
+def test_a_file_without_a_card(name, files, photos, examples, tmp_path, capsys):
+    whole, path = files["images", name], tmp_path / name
+    if path.suffix == ".tflite":  # the archive is behind the model
+        content = whole.read_bytes()
+        path.write_bytes(content[: content.index(b"PK\x03\x04")])
+    elif path.suffix == ".onnx":
+        model = onnx.load(whole)
+        del model.metadata_props[:]
+        onnx.save(model, path)
+    else:
+        shutil.copytree(whole, path, ignore=shutil.ignore_patterns("assets.extra"))
+    with pytest.raises(SystemExit) as stopped:
+        importlib.import_module(CLIENTS[path.suffix]).main([str(path), str(photos[0])])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"classify: {path}: holds no model card\n"
+
+
+def test_a_runtime_that_fails_is_one_line(photos, examples, capsys):
+    import photo
+
+    def run(batch):
+        raise RuntimeError("no room\nfor the tensors")
+
+    contract = {"name": "pixels", "size": 8, "layout": "nhwc"}
+    with pytest.raises(SystemExit) as stopped:
+        photo.classify(lambda path: (contract, None, run), "a.onnx", photos[0])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "classify: a.onnx: no room for the tensors\n"
 
 
 def test_an_encoder_is_no_classifier(examples):

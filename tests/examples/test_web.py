@@ -154,22 +154,52 @@ def test_what_goes_wrong_is_in_the_page(photos, sites, window, address, tmp_path
     window.console()
 
 
-def test_a_photo_can_be_dropped(photos, sites, window, address):
-    shutil.copy(photos[0], sites / "images" / "dropped.png")
-    ready(window, f"{address}/images/")
-    window(
-        "execute/async",
-        script="""
+DROP = """
 const [address, done] = arguments;
 fetch(address).then((answer) => answer.blob()).then((blob) => {
   const dataTransfer = new DataTransfer();
   dataTransfer.items.add(new File([blob], "dropped.png", { type: "image/png" }));
   document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true }));
   done(true);
-});""",
-        args=[f"{address}/images/dropped.png"],
-    )
-    window.wait("return !document.getElementById('results').hidden")
+});
+"""
+# The model comes when `release` is called.
+LATE = """
+const now = fetch;
+const released = new Promise((release) => Object.assign(window, { release }));
+window.fetch = (name) => (name === "model.json" ? released.then(() => now(name)) : now(name));
+"""
+SHOWN = "return !document.getElementById('results').hidden"
+
+
+def test_a_photo_can_be_dropped(photos, sites, window, address):
+    shutil.copy(photos[0], sites / "images" / "dropped.png")
+    ready(window, f"{address}/images/")
+    window("execute/async", script=DROP, args=[f"{address}/images/dropped.png"])
+    window.wait(SHOWN)
+
+
+def test_a_photo_dropped_before_the_model_is_there_waits_for_it(photos, sites, window, address):
+    shutil.copy(photos[0], sites / "images" / "dropped.png")
+    late = window.devtools("Page.addScriptToEvaluateOnNewDocument", source=LATE)
+    try:
+        window.open(f"{address}/images/")
+        window("execute/async", script=DROP, args=[f"{address}/images/dropped.png"])
+        window.wait("return !document.getElementById('preview').hidden")
+        assert not window.script(SHOWN)
+        assert "Loading the model" in window.script("return document.body.innerText")
+        window.script("release()")
+        window.wait(SHOWN)
+    finally:
+        window.devtools("Page.removeScriptToEvaluateOnNewDocument", **late)
+    assert len(window.script("return [...document.querySelectorAll('#classes li')]")) == 5
+
+
+def test_the_same_file_can_be_chosen_again(photos, window, address):
+    ready(window, f"{address}/images/")
+    first = classified(window, photos[0])
+    window.script("document.getElementById('results').hidden = true")
+    assert classified(window, photos[0]) == first
 
 
 def test_the_folder_is_complete(files, sites, window, address):
