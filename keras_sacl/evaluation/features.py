@@ -1,5 +1,6 @@
 """Features of frozen encoders, and what is done to them before any comparison."""
 
+import functools
 import hashlib
 
 import keras
@@ -117,4 +118,6 @@ def inference(model):
     # One trace for all batch sizes: without the open dimension the last batch would be a second.
     (x,) = model.inputs
     signature = [tf.TensorSpec((None, *x.shape[1:]), x.dtype)]
-    return tf.function(lambda images: model(images, training=False), input_signature=signature)
+    # And a partial, which has no code of its own: of many functions by one line of code TensorFlow
+    # says that they are one which is traced anew each time.
+    return tf.function(functools.partial(model, training=False), input_signature=signature)

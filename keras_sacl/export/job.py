@@ -97,13 +97,14 @@ class Job:
         inputs = self._inputs("normalised")
         worst = worst_layers(layer_errors(self.encoder, inputs[:_TRIED]))
         equalised = equalise(self.encoder, inputs)
+        expected = inference(self.encoder)(inputs[:_TRIED]).numpy().astype("float64")
         models = {"plain": self.encoder, "equalised": equalised}
-        return worst, equalised, {key: self._noise(model) for key, model in models.items()}
+        noise = {key: self._noise(model, expected) for key, model in models.items()}
+        return worst, equalised, noise
 
-    def _noise(self, model):
+    def _noise(self, model, expected):
         """Error of a model's int8 outputs on calibration images, relative to their deviation."""
         inputs = self._inputs("normalised")
-        expected = inference(self.encoder)(inputs[:_TRIED]).numpy().astype("float64")
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / "trial.tflite"
             path.write_bytes(convert_tflite(model, "int8", inputs))
