@@ -19,7 +19,7 @@ from keras_sacl.data import (
 from keras_sacl.encoders import build_encoder
 from keras_sacl.export import export_encoder
 from keras_sacl.finetuning import build_classifier
-from tests.truncated import truncated
+from tests.networks import truncated, with_statistics
 
 SIZE, NAMES = 32, [f"Klasse {n} – ö" for n in range(10)]
 
@@ -29,15 +29,9 @@ def tiny_classifier():
     keras.utils.set_random_seed(0)
     encoder = build_encoder("mobilenet_v1", width=0.25, image_size=SIZE)
     model = build_classifier(truncated(encoder, "conv_pw_5_relu"), classes=len(NAMES))
-    rng = np.random.default_rng(0)
-    for v in model.variables:
-        if v.name in ("gamma", "moving_variance"):
-            v.assign(rng.uniform(0.5, 1.5, v.shape))
-        elif v.name in ("beta", "bias", "moving_mean"):
-            v.assign(rng.normal(0, 0.1, v.shape))
     head = model.layers[-1].kernel
-    head.assign(rng.normal(0, 0.25, head.shape))
-    return model
+    head.assign(np.random.default_rng(1).normal(0, 0.25, head.shape))
+    return with_statistics(model)
 
 
 def cuts_of_photos(count=12):

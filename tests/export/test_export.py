@@ -20,7 +20,7 @@ from keras_sacl.export import (
     with_preprocessing,
 )
 from keras_sacl.export.checking import compare
-from tests.truncated import truncated
+from tests.networks import truncated, with_statistics
 
 NORMALISATION = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 
@@ -36,14 +36,7 @@ def encoder():
     """MobileNet-V3: SE, hard-swish and residuals; non-trivial statistics and biases."""
     keras.utils.set_random_seed(0)
     whole = build_encoder("mobilenet_v3_small", width=0.25, image_size=32)
-    model = truncated(whole, "expanded_conv_4_add")
-    rng = np.random.default_rng(0)
-    for v in model.variables:
-        if v.name in ("gamma", "moving_variance"):
-            v.assign(rng.uniform(0.5, 1.5, v.shape))
-        elif v.name in ("beta", "bias", "moving_mean"):
-            v.assign(rng.normal(0, 0.1, v.shape))
-    return model
+    return with_statistics(truncated(whole, "expanded_conv_4_add"))
 
 
 def context(pixels):

@@ -13,7 +13,7 @@ from keras_sacl.export.integers import (
     layer_errors,
     worst_layers,
 )
-from tests.truncated import truncated
+from tests.networks import truncated
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from keras_sacl.export import (
 from keras_sacl.export.check import main as check
 from keras_sacl.export.contents import tflite_precision
 from keras_sacl.export.preprocessing import PhotoCrop
-from tests.truncated import truncated
+from tests.networks import truncated
 
 SIDE = 32
 SIZES = [(427, 640), (640, 427), (300, 301), (64, 200), (SIDE, SIDE), (20, 31), (97, 97)]

@@ -1,0 +1,22 @@
+"""Networks for tests of converters and files."""
+
+import keras
+import numpy as np
+
+
+def truncated(encoder, layer):
+    """An encoder up to one of its layers and the average of its maps: a third of the time."""
+    pool = keras.layers.GlobalAveragePooling2D(name="features")
+    maps = encoder.get_layer(layer).output
+    return keras.Model(encoder.inputs[0], pool(maps), name=encoder.name)
+
+
+def with_statistics(model, seed=0):
+    """The same model, its statistics and biases drawn: zeros and ones hide what goes wrong."""
+    rng = np.random.default_rng(seed)
+    for v in model.variables:
+        if v.name in ("gamma", "moving_variance"):
+            v.assign(rng.uniform(0.5, 1.5, v.shape))
+        elif v.name in ("beta", "bias", "moving_mean"):
+            v.assign(rng.normal(0, 0.1, v.shape))
+    return model
