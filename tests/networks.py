@@ -20,3 +20,12 @@ def with_statistics(model, seed=0):
         elif v.name in ("beta", "bias", "moving_mean"):
             v.assign(rng.normal(0, 0.1, v.shape))
     return model
+
+
+def small_encoder(name, *, width, image_size, activation="default"):
+    """In place of those by name, whose graphs take long to make, once for each width."""
+    images = keras.Input((image_size, image_size, 3))
+    x = keras.layers.Conv2D(round(32 * width), 3, strides=2, use_bias=False, name="conv")(images)
+    x = keras.layers.BatchNormalization(momentum=0.9, name="norm")(x)
+    x = keras.layers.ReLU(name="relu")(x)
+    return keras.Model(images, keras.layers.GlobalAveragePooling2D(name="pool")(x))

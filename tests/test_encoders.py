@@ -37,7 +37,8 @@ def digits():
 
 
 # EfficientNet-B1 is B0 with more blocks of the same kinds, and takes half a minute.
-SLOW_ONES = dict.fromkeys(("efficientnet_b1", "resnet50"), pytest.mark.slow)
+# Deeper ones of a kind that is tested anyway.
+SLOW_ONES = dict.fromkeys(("efficientnet_b1", "mobilenet_v3_large", "resnet50"), pytest.mark.slow)
 MOST = [pytest.param(name, marks=SLOW_ONES.get(name, ())) for name in ENCODERS]
 
 
@@ -145,7 +146,11 @@ def test_mask_equals_slice(name):
 
 @pytest.mark.parametrize(
     "name, activation",
-    [("mobilenet_v3_small", "default"), ("mobilenet_v3_small", "relu6"), ("resnet50", "default")],
+    [
+        ("mobilenet_v3_small", "default"),
+        ("mobilenet_v3_small", "relu6"),
+        pytest.param("resnet50", "default", marks=pytest.mark.slow),
+    ],
 )
 def test_mask_equals_slice_to_the_last_digits_in_float64(name, activation):
     policy = keras.config.dtype_policy()

@@ -230,6 +230,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_checkpoint_before_whole(small_disk):
     flags = "--dataset=digits", "--epochs=8", "--keep_checkpoints=9", "--stages=pretrain"
     flags = [*flags, "--notensorboard", f"--run_dir={small_disk}/run"]

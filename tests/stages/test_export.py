@@ -14,10 +14,18 @@ from keras_sacl.export import read_metadata
 from keras_sacl.export.check import main as check
 from keras_sacl.report.tables import export_table
 from keras_sacl.stages.summary import summary
+from tests.networks import small_encoder
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, monkeypatch_module):
+    monkeypatch_module.setattr("keras_sacl.stages.build.build_encoder", small_encoder)
     config = RunConfig(
         method="xd", encoder="resnet20_cifar", width=0.5, image_size=8, augmentation="digits",
         projector="16-16", batch_size=64, epochs=1, tensorboard=False, verbose="quiet",

@@ -21,6 +21,7 @@ from keras_sacl.stages import build, evaluate, inputs
 from keras_sacl.stages.build import build_method, deployed_float32, steps_per_execution
 from keras_sacl.stages.report import _costs
 from keras_sacl.stages.summary import summary
+from tests.networks import small_encoder
 
 SMALL = {
     "method": "xd",
@@ -250,15 +251,6 @@ def test_an_encoder_file_with_code_is_refused(tmp_path):
     model.save(run_dir.encoder)
     with pytest.raises(ConfigError, match="encoder.keras that cannot be loaded .*ambda"):
         run_dir.load_encoder()
-
-
-def small_encoder(name, *, width, image_size, activation):
-    """In place of those by name, whose graphs take long to make, once for each width."""
-    images = keras.Input((image_size, image_size, 3))
-    x = keras.layers.Conv2D(round(32 * width), 3, strides=2, use_bias=False, name="conv")(images)
-    x = keras.layers.BatchNormalization(momentum=0.9, name="norm")(x)
-    x = keras.layers.ReLU(name="relu")(x)
-    return keras.Model(images, keras.layers.GlobalAveragePooling2D(name="pool")(x))
 
 
 def test_every_encoder_of_a_run_has_its_activation(monkeypatch):
