@@ -35,9 +35,7 @@ def _options():
 
 def measure(path, options):
     """The rows of `export_encoder` for one classifier, by file name."""
-    import numpy as np
-
-    from keras_sacl.data import IMAGENET_MEAN, IMAGENET_STD, load_source, raw_batches
+    from keras_sacl.data import IMAGENET_MEAN, IMAGENET_STD, load_source, raw_pixels
     from keras_sacl.export import export_encoder
     from keras_sacl.keras_files import load_keras
 
@@ -48,8 +46,7 @@ def measure(path, options):
         source = load_source(
             options.dataset, split, data_dir=options.data_dir, image_size=size
         ).take(count)
-        images, labels = zip(*raw_batches(source, image_size=size, batch_size=256), strict=True)
-        return np.concatenate(images), np.concatenate(labels)
+        return raw_pixels(source, size)
 
     with tempfile.TemporaryDirectory() as directory:
         return export_encoder(

@@ -10,6 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from keras_sacl.encoders import ENCODERS, build_encoder
 from keras_sacl.evaluation import l2_normalise
 from keras_sacl.slimming import SlimmableEncoder, check_pair
+from tests.networks import with_statistics
 
 # Parameters without the classifier, in millions. MobileNet-V1: "MobileNets" (2017), 4.2 M with
 # it; V2 and V3: keras.applications' tables; EfficientNet (2019): 5.3 and 7.8 M with it; ResNets:
@@ -61,7 +62,7 @@ def test_large_images_see_the_librarys_network(name, stock, digits):
     stock = stock(
         input_shape=(64, 64, 3), include_top=False, weights=None, pooling="avg", **settings
     )
-    randomise_norms_and_biases(stock)
+    with_statistics(stock)
     encoder = build_encoder(name, image_size=64)
     encoder.set_weights(stock.get_weights())
     images = tf.repeat(tf.repeat(digits[0][:4], 2, axis=1), 2, axis=2)
@@ -109,7 +110,7 @@ def mask_and_slice(name, photos, activation="default"):
     host, slim = (
         build_encoder(name, width=w, image_size=size, activation=activation) for w in (0.75, 0.5)
     )
-    randomise_norms_and_biases(host)
+    with_statistics(host)
     (y, gradients, statistics), (y2, gradients2, statistics2) = (
         slim_pass(SlimmableEncoder(host, slim, execution=execution), photos)
         for execution in ("mask", "slice")
@@ -178,7 +179,7 @@ def photo_crops(seed, dtype="float32", size=8):
 @pytest.mark.parametrize("name", ENCODERS)
 def test_save_and_load(name, digits, tmp_path):
     encoder = build_encoder(name, width=0.25, image_size=32)
-    randomise_norms_and_biases(encoder)
+    with_statistics(encoder)
     encoder.save(tmp_path / "encoder.keras")
     loaded = keras.models.load_model(tmp_path / "encoder.keras", safe_mode=True)
     x = digits[0][:2]
@@ -271,16 +272,6 @@ def test_seed_decides_the_weights():
 def test_bad_arguments_are_named(settings, text):
     with pytest.raises(ValueError, match=text):
         build_encoder(**{"name": "mobilenet_v1", **settings})
-
-
-def randomise_norms_and_biases(model, seed=0):
-    """Non-trivial BatchNorm parameters, statistics and biases: zeros would hide mistakes."""
-    rng = np.random.default_rng(seed)
-    for v in model.variables:
-        if v.name in ("gamma", "moving_variance"):
-            v.assign(rng.uniform(0.5, 1.5, v.shape))
-        elif v.name in ("beta", "bias", "moving_mean"):
-            v.assign(rng.normal(0, 0.1, v.shape))
 
 
 def slim_pass(encoder, images):

@@ -15,6 +15,7 @@ from keras_sacl.data.plain import (
     original_images,
     plain_batches,
     raw_batches,
+    raw_pixels,
 )
 from keras_sacl.data.presets import PRESETS, ViewPreset, get_preset
 from keras_sacl.data.reading import decode_all
@@ -40,6 +41,7 @@ __all__ = [
     "original_images",
     "plain_batches",
     "raw_batches",
+    "raw_pixels",
     "two_view_dataset",
     "view_finisher",
 ]

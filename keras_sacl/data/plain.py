@@ -11,6 +11,7 @@ from keras_sacl.data.resampling import crop_together
 # Photos: the shorter side goes to 256 of every 224 pixels, then the centre is cropped.
 PHOTO_SHARE = 224 / 256
 _PREFETCHED = 2
+_PIECE = 256
 
 
 def raw_batches(source, *, image_size, batch_size):
@@ -60,6 +61,13 @@ def raw_batches(source, *, image_size, batch_size):
             batch_size
         )
     return untuned(data.prefetch(_PREFETCHED))
+
+
+def raw_pixels(source, image_size):
+    """`raw_batches` in one piece: (uint8 (N, image_size, image_size, 3), labels (N,) or (N, C))."""
+    batches = raw_batches(source, image_size=image_size, batch_size=_PIECE)
+    images, labels = zip(*batches, strict=True)
+    return np.concatenate(images), np.concatenate(labels)
 
 
 def crop_share(source):

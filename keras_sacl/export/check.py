@@ -20,7 +20,7 @@ from keras_sacl.data import (
     crop_share,
     load_source,
     original_images,
-    raw_batches,
+    raw_pixels,
 )
 from keras_sacl.evaluation import label_kind
 from keras_sacl.export.checking import (
@@ -103,8 +103,9 @@ def _run(options):
         if not row["passed"] and runner.any_size and card:
             row["reason"] += _other_crop(card["input"].get("crop_share"), share)
         if options.layers:
-            found = _about(f"--layers={options.layers}", _worst_layers, model, reference)
-            row["worst_layers_db"] = dict(list(found.items())[: options.layers])
+            row["worst_layers_db"] = _about(
+                f"--layers={options.layers}", _worst_layers, model, reference, options.layers
+            )
     if card:
         print(f"{'name':<21}{card.get('name', '-')}")
     for title, text in _lines(row, reference, takes):
@@ -150,7 +151,7 @@ def _reference(options, model, side, names):
     where = {"data_dir": options.data_dir, "image_size": side}
     source = load_source(options.images, options.split, limit=options.limit, **where)
     one_class = label_kind(source.labels) == "one"
-    queries = bank = _pixels(source, side)
+    queries = bank = raw_pixels(source, side)
     photos = [original_images(source)] * 2
     if outputs == "logits" and one_class:
         classes = options.classes
@@ -161,7 +162,7 @@ def _reference(options, model, side, names):
         queries = bank = (queries[0], labels)
     elif one_class:
         known = load_source(options.images, options.bank_split, limit=_BANK, **where)
-        bank, photos = _pixels(known, side), [original_images(known), photos[1]]
+        bank, photos = raw_pixels(known, side), [original_images(known), photos[1]]
     reference = Reference(model, mean=IMAGENET_MEAN, std=IMAGENET_STD, bank=bank,
                           queries=queries, outputs=outputs, photos=photos)  # fmt: skip
     return reference, crop_share(source)
@@ -181,12 +182,6 @@ def _other_crop(inside, outside):
         f"; it crops to {inside:g} of a photo's shorter side, and these images are cropped to "
         f"{outside:g}"
     )
-
-
-def _pixels(source, side):
-    """(uint8 (N, S, S, 3), labels (N,)) of a source."""
-    images, labels = zip(*raw_batches(source, image_size=side, batch_size=256), strict=True)
-    return np.concatenate(images), np.concatenate(labels)
 
 
 def _as_logits(labels, names, classes, count):
@@ -210,7 +205,7 @@ def _as_logits(labels, names, classes, count):
     return np.where(labels < 0, labels, place[labels])
 
 
-def _worst_layers(model, reference):
+def _worst_layers(model, reference, count):
     """Name to decibels of the layers that lose most if the Keras model is quantised here."""
     if model.inputs[0].dtype == "uint8":
         raise ValueError("--against must take normalised images; name the encoder.keras of the run")
@@ -218,7 +213,7 @@ def _worst_layers(model, reference):
         errors = layer_errors(model, reference.inputs(reference.query_images[:_QUANTISED], False))
     except Exception as error:  # a converter may raise anything
         raise ValueError(f"the model of --against cannot be quantised ({error})") from error
-    return worst_layers(errors, len(errors))
+    return worst_layers(errors, count)
 
 
 def _threads():

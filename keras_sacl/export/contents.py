@@ -20,14 +20,13 @@ def tflite_ops(content):
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    builtins = {code: name for name, code in vars(schema.BuiltinOperator).items() if name.isupper()}
+    builtins = _names(schema.BuiltinOperator)
 
     def read(model):
         names, foreign = set(), set()
         for i in range(model.OperatorCodesLength()):
             entry = model.OperatorCodes(i)
-            # Codes below 127 may stand in the older, one-byte field only.
-            code = max(entry.BuiltinCode(), entry.DeprecatedBuiltinCode())
+            code = _code(entry)
             if code == schema.BuiltinOperator.CUSTOM:
                 foreign.add(entry.CustomCode().decode())
             else:
@@ -103,7 +102,7 @@ def _tensors(content):
     """(name, type, whether it is constant) of each tensor of a TFLite file."""
     from ai_edge_litert import schema_py_generated as schema
 
-    types = {code: name for name, code in vars(schema.TensorType).items() if name.isupper()}
+    types = _names(schema.TensorType)
 
     def read(model):
         graphs = [model.Subgraphs(i) for i in range(model.SubgraphsLength())]
@@ -120,13 +119,12 @@ def _layer_types(content):
     """The types that the convolutions and dense layers of a TFLite file compute in."""
     from ai_edge_litert import schema_py_generated as schema
 
-    types = {code: name for name, code in vars(schema.TensorType).items() if name.isupper()}
+    types = _names(schema.TensorType)
     kinds = schema.BuiltinOperator
     layers = {kinds.CONV_2D, kinds.DEPTHWISE_CONV_2D, kinds.FULLY_CONNECTED}
 
     def read(model):
-        codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
-        codes = [max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) for code in codes]
+        codes = [_code(model.OperatorCodes(i)) for i in range(model.OperatorCodesLength())]
         graphs = [model.Subgraphs(i) for i in range(model.SubgraphsLength())]
         return {
             types[graph.Tensors(graph.Operators(i).Inputs(0)).Type()]
@@ -136,6 +134,16 @@ def _layer_types(content):
         }
 
     return _read_tflite(content, read)
+
+
+def _names(kind):
+    """Code to name of an enumeration of TFLite's schema."""
+    return {code: name for name, code in vars(kind).items() if name.isupper()}
+
+
+def _code(entry):
+    # Codes below 127 may stand in the older, one-byte field only.
+    return max(entry.BuiltinCode(), entry.DeprecatedBuiltinCode())
 
 
 def _read_tflite(content, read):

@@ -54,26 +54,28 @@ def convert_tflite(
     with saved_model(model, outputs=outputs, batch=1) as directory, quiet():
         if precision == "int8" and photos:
             return _integers_after_crop(directory, calibration)
-        converter = _converter(directory)
+        converter = open_converter(directory)
         if precision != "float32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if precision == "float16":
             converter.target_spec.supported_types = [tf.float16]
         if precision == "int8":
-            _calibrate(converter, calibration)
+            calibrate(converter, calibration)
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             converter.inference_input_type = tf.dtypes.as_dtype(integer_input)
             converter.inference_output_type = tf.dtypes.as_dtype(integer_output)
         return converter.convert()
 
 
-def _converter(directory):
+def open_converter(directory):
+    """A converter of a SavedModel into TFLite's own operations."""
     converter = tf.lite.TFLiteConverter.from_saved_model(directory, signature_keys=[SIGNATURE])
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     return converter
 
 
-def _calibrate(converter, calibration):
+def calibrate(converter, calibration):
+    """Has a converter quantise by real inputs, (N, S, S, C) or N photos (H, W, C)."""
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([np.asarray(x)[None]] for x in calibration)
 
@@ -84,10 +86,12 @@ def _integers_after_crop(directory, calibration):
     The crop computes with positions of thousands of pixels, which 8 bits do not hold: the
     converter would quantise them without a word.
     """
-    names = [name for name in tensor_names(_converter(directory).convert()) if CROP_LAYER in name]
-    converter = _converter(directory)
+    names = [
+        name for name in tensor_names(open_converter(directory).convert()) if CROP_LAYER in name
+    ]
+    converter = open_converter(directory)
     converter.target_spec.supported_ops.append(tf.lite.OpsSet.TFLITE_BUILTINS_INT8)
-    _calibrate(converter, calibration)
+    calibrate(converter, calibration)
     debugging = tf.lite.experimental
     debugger = debugging.QuantizationDebugger(
         converter=converter,

@@ -7,7 +7,7 @@ from keras_sacl.data import (
     IMAGENET_STD,
     crop_share,
     original_images,
-    raw_batches,
+    raw_pixels,
 )
 from keras_sacl.evaluation import is_score, protocol_of
 from keras_sacl.stages.inputs import labelled_images, training_images
@@ -38,7 +38,7 @@ def export(config, run_dir, say=print):
     training = training_images(config) if "pretrain" in config.stages else None
     train, test = labelled_images(config)
     sources = (training or train).take(_CALIBRATION), train.take(_BANK), test.take(_QUERIES)
-    (calibration, _), bank, queries = (_pixels(source, config) for source in sources)
+    (calibration, _), bank, queries = (raw_pixels(source, config.image_size) for source in sources)
     photos = None
     if config.export_input == "photos":
         photos = [original_images(source) for source in sources]
@@ -130,10 +130,3 @@ def _class_names(source, tuned):
     if not (tuned and names and len(names) == tuned["num_classes"]):
         return None
     return [str(name) for name in names]
-
-
-def _pixels(source, config):
-    """(uint8 (N, S, S, 3), labels (N,)) of a source."""
-    batches = list(raw_batches(source, image_size=config.image_size, batch_size=256))
-    images, labels = zip(*batches, strict=True)
-    return np.concatenate(images), np.concatenate(labels)

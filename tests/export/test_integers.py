@@ -151,19 +151,24 @@ def test_operations_and_inner_models_are_named_and_the_dead_left_out(inputs):
     assert all(np.isfinite(error.snr_db) for error in layer_errors(model, inputs[:10]))
 
 
+def exported(model, pixels, folder, calibration):
+    """(row of the int8 file, what was said) of an export with so many calibration images."""
+    images, labels = pixels
+    said = []
+    rows = export_encoder(
+        model, folder, formats=("tflite_int8",), mean=IMAGENET_MEAN, std=IMAGENET_STD,
+        calibration=images[:calibration], bank=(images[:200], labels[:200]),
+        queries=(images[200:], labels[200:]), say=said.append,
+    )  # fmt: skip
+    return rows["encoder_int8.tflite"], said
+
+
 def test_a_remedy_that_fails_leaves_the_file(unbalanced, pixels, tmp_path, monkeypatch):
     def fail(*arguments):
         raise RuntimeError("no runtime")
 
     monkeypatch.setattr("keras_sacl.export.job.layer_errors", fail)
-    images, labels = pixels
-    said = []
-    rows = export_encoder(
-        unbalanced, tmp_path, formats=("tflite_int8",), mean=IMAGENET_MEAN, std=IMAGENET_STD,
-        calibration=images[:50], bank=(images[:200], labels[:200]),
-        queries=(images[200:], labels[200:]), say=said.append,
-    )  # fmt: skip
-    row = rows["encoder_int8.tflite"]
+    row, said = exported(unbalanced, pixels, tmp_path, calibration=50)
     assert row["cosine"] < 1 and "RuntimeError" not in (row["reason"] or "")
     assert said[-1] == "encoder_int8.tflite: no remedy (no runtime)"
     assert (tmp_path / "encoder_int8.tflite").is_file()
@@ -207,14 +212,7 @@ def test_the_layer_that_loses_is_named(inputs):
 
 
 def test_the_export_mends_an_int8_file_that_loses(unbalanced, pixels, tmp_path):
-    images, labels = pixels
-    said = []
-    rows = export_encoder(
-        unbalanced, tmp_path, formats=("tflite_int8",), mean=IMAGENET_MEAN, std=IMAGENET_STD,
-        calibration=images[:100], bank=(images[:200], labels[:200]),
-        queries=(images[200:], labels[200:]), say=said.append,
-    )  # fmt: skip
-    row = rows["encoder_int8.tflite"]
+    row, said = exported(unbalanced, pixels, tmp_path, calibration=100)
     noise = row["int8_noise"]
     assert row["remedy"] == "equalisation" and noise["equalised"] < noise["plain"] / 3
     assert len(row["worst_layers_db"]) == 5

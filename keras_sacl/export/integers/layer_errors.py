@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_sacl.export.serving import SIGNATURE, saved_model
+from keras_sacl.export.serving import saved_model
+from keras_sacl.export.tflite import calibrate, open_converter
 from keras_sacl.quiet import quiet
 
 _VERIFY, _OUTPUT = "NumericVerify/", "StatefulPartitionedCall"
@@ -24,12 +25,10 @@ class LayerError:
         snr_db: Signal to noise of its output in decibels; 6 dB are a bit. Of the share of a
             channel's variance that is error (at most 1), the mean over the channels: a small
             channel counts like any other, since the next kernel may build on it.
-        drowned: Share of the channels of which more than half is error.
     """
 
     layer: str
     snr_db: float
-    drowned: float
 
 
 def layer_errors(model, calibration):
@@ -85,10 +84,9 @@ def worst_layers(errors, count=5):
 def _verifying(model, calibration):
     """The int8 file with an operation behind each that compares it with floats."""
     with saved_model(model, batch=1) as directory, quiet():
-        converter = tf.lite.TFLiteConverter.from_saved_model(directory, signature_keys=[SIGNATURE])
+        converter = open_converter(directory)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: ([x[None]] for x in calibration)
+        calibrate(converter, calibration)
         # Its own `run` is of no use: the arenas of what it compares are reused in between.
         debugger = tf.lite.experimental.QuantizationDebugger(converter=converter)
         return debugger.get_debug_quantized_model()
@@ -148,4 +146,4 @@ class _Sums:
             return None
         lost = np.minimum(noise[speaks] / variance[speaks], 1)
         snr_db = -10 * np.log10(max(lost.mean(), 1e-12))
-        return LayerError(self._layer, float(snr_db), float((lost > 0.5).mean()))
+        return LayerError(self._layer, float(snr_db))
