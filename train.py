@@ -11,12 +11,11 @@ checkpoint.
 import dataclasses
 import signal
 import sys
-import types
-import typing
 
 from absl import app, flags, logging
 
 from keras_sacl.config import ConfigError, RunConfig
+from keras_sacl.config.settings import kind_of
 from keras_sacl.quiet import quiet
 
 BAD_INPUT, FAILED_EXPORT, STOPPED, FAULT = 2, 3, 4, 5
@@ -25,9 +24,7 @@ BAD_INPUT, FAILED_EXPORT, STOPPED, FAULT = 2, 3, 4, 5
 def define_flags(holder=flags.FLAGS):
     """Defines one flag for each field of RunConfig."""
     for field in dataclasses.fields(RunConfig):
-        kind = field.type
-        if isinstance(kind, types.UnionType):
-            kind = typing.get_args(kind)[0]
+        kind = kind_of(field)
         define = {
             bool: flags.DEFINE_boolean,
             int: flags.DEFINE_integer,
@@ -62,6 +59,9 @@ def run(config):
     from keras_sacl.callbacks import CheckpointError, TrainingStopped
     from keras_sacl.stages.summary import summary
 
+    if config.dry_run:
+        stages.dry_run(config, say)
+        return 0
     if "pretrain" in config.stages:
         stages.make_strategy(config)  # before anything computes: it may divide the devices
     run_dir = stages.RunDir(config.run_dir)

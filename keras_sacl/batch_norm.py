@@ -21,18 +21,22 @@ class TrainingBatchNorm(keras.layers.Layer):
 
     Args:
         norm: A built `keras.layers.BatchNormalization` over the last axis.
+        groups: Parts of this replica's batch, each normalised by statistics of its own; the
+            moving statistics follow their mean. None for the global batch in one.
     """
 
-    def __init__(self, norm, **kwargs):
+    def __init__(self, norm, groups=None, **kwargs):
         super().__init__(**{"name": f"{norm.name}_training", "dtype": norm.dtype_policy, **kwargs})
-        self.norm = norm
+        self.norm, self.groups = norm, groups
         self.built = True
 
     def call(self, x, training=None, mask=None):
         norm = self.norm
         if not training or not norm.trainable or mask is not None:
             return norm(x, training=training, mask=mask)
-        if replica_count() > 1 or not _has_kernel(norm, x.shape.rank):
+        if self.groups is not None:
+            y, mean, variance = self._grouped(x)
+        elif replica_count() > 1 or not _has_kernel(norm, x.shape.rank):
             y, mean, variance = self._synchronised(x)
         else:
             y, mean, variance = self._fused(x)
@@ -55,6 +59,19 @@ class TrainingBatchNorm(keras.layers.Layer):
         # The kernel gives the unbiased variance; Keras keeps the biased one.
         count = tf.cast(tf.size(x) // tf.shape(x)[-1], tf.float32)
         return (y if maps is x else tf.squeeze(y, [1, 2])), mean, variance * (count - 1) / count
+
+    def _grouped(self, x):
+        dtype = tf.float64 if x.dtype == tf.float64 else tf.float32
+        scale, offset = self._affine(x, dtype)
+        # (G, B / G, ..., C): one walk over the map for all groups.
+        parts = tf.reshape(tf.cast(x, dtype), [self.groups, -1, *x.shape[1:]])
+        axes = list(range(1, parts.shape.rank - 1))
+        mean, variance = tf.nn.moments(parts, axes, keepdims=True)
+        inverse = tf.math.rsqrt(variance + self.norm.epsilon)
+        y = tf.cast((parts - mean) * inverse * scale + offset, x.dtype)
+        own = [tf.reshape(tf.reduce_mean(s, 0), x.shape[-1:]) for s in (mean, variance)]
+        mean, variance = mean_over_replicas(*map(tf.stop_gradient, own))
+        return tf.reshape(y, tf.shape(x)), mean, variance
 
     def _synchronised(self, x):
         dtype = tf.float64 if x.dtype == tf.float64 else tf.float32
@@ -112,11 +129,14 @@ def synchronised_batch_norm(x, scale, offset, epsilon):
     return normalise(x, scale, offset)
 
 
-def training_pass(model):
+def training_pass(model, groups=None, any_size=False):
     """The graph of a functional model, on its own layers, with `TrainingBatchNorm` where it helps.
 
     Args:
         model: A `keras.Model`.
+        groups: Parts of each replica's batch that are normalised by themselves; None for
+            statistics of the global batch.
+        any_size: Whether it takes images of any height and width.
 
     Returns:
         A `keras.Model` that shares all layers with `model`; `model` itself where there is nothing
@@ -141,16 +161,20 @@ def training_pass(model):
                 f"over its last axis, to be trained on {replicas} replicas. "
                 f"Received: {left!r} in model {model.name!r}"
             )
-    if not any(map(helps, model.layers)):
+    if not any(map(helps, model.layers)) and not any_size:
         return model
 
     def call_function(layer, *args, **kwargs):
         if helps(layer):
-            layer = TrainingBatchNorm(layer)
+            layer = TrainingBatchNorm(layer, groups)
         return layer(*args, **kwargs)
 
+    inputs = keras.Input((None, None, model.input_shape[-1])) if any_size else None
     return keras.models.clone_model(
-        model, clone_function=lambda layer: layer, call_function=call_function
+        model,
+        input_tensors=inputs,
+        clone_function=lambda layer: layer,
+        call_function=call_function,
     )
 
 

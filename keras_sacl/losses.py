@@ -1,8 +1,8 @@
 """Losses on batches of embeddings: pure functions of (N, D) tensors, in float32 or more.
 
-N is the global batch, D the width of the projector's output. Every function takes embeddings as
-the projector gives them and standardises them itself; none of them holds state. Results are
-float32, or float64 where the embeddings are.
+N is the global batch, D the width of the projector's output. Those that correlate take embeddings
+as the projector gives them and standardise them themselves, those that compare directions take
+unit vectors; none of them holds state. Results are float32, or float64 where the embeddings are.
 """
 
 import tensorflow as tf
@@ -159,6 +159,92 @@ def negative_log_distillation(pair_a, pair_b):
     return 0.5 * (cross_entropy(*pair_a) + cross_entropy(*pair_b))
 
 
+def l2_normalise(z):
+    """z / ||z|| for every row, without an epsilon: embeddings of 1e-19 keep their direction.
+
+    Args:
+        z: (N, D) embeddings of any float type. A row of zeros stays one.
+
+    Returns:
+        (N, D).
+    """
+    z = _precise(z)
+    # Dividing by the largest entry first keeps the squares of tiny embeddings from underflowing.
+    largest = tf.stop_gradient(tf.reduce_max(tf.abs(z), axis=1, keepdims=True))
+    z = tf.math.divide_no_nan(z, largest)
+    # At least 1 by now, but for a row of zeros, whose norm would have no gradient.
+    squares = tf.reduce_sum(tf.square(z), axis=1, keepdims=True)
+    return z * tf.math.rsqrt(tf.maximum(squares, 0.5))
+
+
+def info_nce(queries, keys, negatives, temperature=0.2):
+    """-mean over the batch of log softmax of q k+ / T against q k- / T.
+
+    "Momentum Contrast for Unsupervised Visual Representation Learning" (2020), equation 1.
+
+    Args:
+        queries, keys: (N, D) unit vectors; key i is the positive of query i.
+        negatives: (K, D) unit vectors, one set for all queries.
+        temperature: T, above 0.
+
+    Returns:
+        (loss, accuracy): the loss in nats, and the share of queries whose own key is nearest.
+    """
+    positive = tf.reduce_sum(queries * keys, axis=1, keepdims=True)
+    negative = tf.matmul(queries, tf.cast(negatives, queries.dtype), transpose_b=True)
+    # log(1 + sum exp(n - p)): of two columns joined, the copy would be as large as the queue.
+    log_negatives = tf.reduce_logsumexp(negative / temperature, axis=1)
+    loss = tf.reduce_mean(tf.nn.softplus(log_negatives - positive[:, 0] / temperature))
+    nearest = positive[:, 0] > tf.reduce_max(negative, axis=1)
+    return loss, tf.reduce_mean(tf.cast(nearest, loss.dtype))
+
+
+def soft_cross_entropy(logits, target_logits):
+    """-mean over the batch of p(target) log p, where p is the softmax of each row.
+
+    What SEED and CompRess minimise: the student's similarities to a queue, over a temperature,
+    are to be distributed as the teacher's are.
+
+    Args:
+        logits: (N, K) of the student.
+        target_logits: (N, K) of the teacher; no gradient flows into them.
+
+    Returns:
+        (cross entropy, entropy of the targets): scalars in nats. Their difference is the
+        Kullback-Leibler divergence, and has the gradient of the cross entropy.
+    """
+    target_logits = tf.cast(tf.stop_gradient(target_logits), logits.dtype)
+    p, log_p = tf.nn.softmax(target_logits), tf.nn.log_softmax(target_logits)
+    entropy = -tf.reduce_mean(tf.reduce_sum(p * log_p, axis=1))
+    return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(p, logits)), entropy
+
+
+def sinkhorn(scores, epsilon=0.05, iterations=3):
+    """Assigns N images to K prototypes, each prototype to as many of them.
+
+        Q = exp(scores / epsilon), alternately scaled so that columns sum to N / K, rows to 1
+
+    "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments" (2020), equation
+    3 and appendix. Computed with logarithms: exp(1 / 0.05) of a few scores overflows float16, and
+    its differences exceed float32.
+
+    Args:
+        scores: (N, K) similarities of all replicas' images to the prototypes.
+        epsilon: Strength of the smoothing, above 0.
+        iterations: Pairs of scalings; the last is that of the rows.
+
+    Returns:
+        (N, K) without gradient: every row sums to 1.
+    """
+    log_q = tf.stop_gradient(_precise(scores)) / epsilon
+    images, prototypes = (tf.cast(n, log_q.dtype) for n in tf.unstack(tf.shape(scores)))
+    for _ in range(iterations):
+        log_q -= tf.reduce_logsumexp(log_q, axis=0, keepdims=True)
+        log_q += tf.math.log(images / prototypes)
+        log_q -= tf.reduce_logsumexp(log_q, axis=1, keepdims=True)
+    return tf.exp(log_q)
+
+
 def embedding_std(z):
     """How far embeddings are from collapse: about 1 when spread out, 0 when all are one point.
 
@@ -171,10 +257,7 @@ def embedding_std(z):
     Returns:
         A scalar in [0, 1].
     """
-    z = _precise(z)
-    # Dividing by the largest entry first keeps the squares of tiny embeddings from underflowing.
-    z = tf.math.divide_no_nan(z, tf.reduce_max(tf.abs(z), axis=1, keepdims=True))
-    z = tf.math.divide_no_nan(z, tf.norm(z, axis=1, keepdims=True))
+    z = l2_normalise(z)
     dimensions = tf.cast(tf.shape(z)[1], z.dtype)
     return tf.reduce_mean(tf.math.reduce_std(z, axis=0)) * tf.sqrt(dimensions)
 

@@ -36,6 +36,15 @@ def global_batch(x):
     return gathered
 
 
+def own_part(x):
+    """This replica's rows of a tensor that `global_batch` gave: (N, ...) to (B, ...)."""
+    context = _context()
+    if context is None:
+        return x
+    own = tf.shape(x)[0] // context.num_replicas_in_sync
+    return x[context.replica_id_in_sync_group * own :][:own]
+
+
 def mean_over_replicas(*tensors):
     """The means over replicas of tensors, each of one shape everywhere; not differentiable.
 

@@ -38,7 +38,7 @@ def main(replicas, out, encoder):
             ).validated()  # fmt: skip
             strategy = make_strategy(config)
             with strategy.scope():
-                method = build.build_method(config)
+                method = build.build_method(config, len(source))
                 # The first steps of the warm-up of the CIFAR-10 recipe.
                 build.compile_method(method, config, steps_per_epoch=20_000 // 32)
             data = two_view_dataset(

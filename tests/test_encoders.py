@@ -13,8 +13,9 @@ from keras_sacl.slimming import SlimmableEncoder, check_pair
 from tests.networks import with_statistics
 
 # Parameters without the classifier, in millions. MobileNet-V1: "MobileNets" (2017), 4.2 M with
-# it; V2 and V3: keras.applications' tables; EfficientNet (2019): 5.3 and 7.8 M with it; ResNets:
-# torchvision's tables; ResNet-20: "Deep Residual Learning" (2015), table 6.
+# it; V2 and V3: keras.applications' tables; EfficientNet (2019): 5.3 and 7.8 M with it; ResNets and
+# AlexNet: torchvision's tables; ResNet-20: "Deep Residual Learning" (2015), table 6; transformers:
+# timm's table, of both.
 PARAMETERS = {
     "mobilenet_v1": 4.25 - 1.025,
     "mobilenet_v2": 3.54 - 1.281,
@@ -25,8 +26,15 @@ PARAMETERS = {
     "resnet18": 11.69 - 0.513,
     "resnet34": 21.80 - 0.513,
     "resnet50": 25.56 - 2.049,
+    "resnet101": 44.55 - 2.049,
+    "resnet152": 60.19 - 2.049,
     "resnet20_cifar": 0.27,
+    "alexnet": 61.10 - 4.097,
+    "deit_tiny": 5.717 - 0.193,
+    "vit_tiny": 5.717 - 0.193,
 }
+TRANSFORMERS = ("deit_tiny", "vit_tiny")
+CONVOLUTIONAL = [name for name in ENCODERS if name not in TRANSFORMERS]
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +45,31 @@ def digits():
     return (images / 4 - 2).astype("float32"), labels[:360]
 
 
-# EfficientNet-B1 is B0 with more blocks of the same kinds, and takes half a minute.
-# Deeper ones of a kind that is tested anyway.
-SLOW_ONES = dict.fromkeys(("efficientnet_b1", "mobilenet_v3_large", "resnet50"), pytest.mark.slow)
-MOST = [pytest.param(name, marks=SLOW_ONES.get(name, ())) for name in ENCODERS]
+def slow(names, slow_ones):
+    return [pytest.param(n, marks=pytest.mark.slow if n in slow_ones else ()) for n in names]
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+# Deeper ones of a kind that is tested anyway: EfficientNet-B1 takes half a minute.
+DEEPEST = ("resnet101", "resnet152")
+DEEPER = (*DEEPEST, "efficientnet_b1", "mobilenet_v3_large", "resnet50", "vit_tiny")
+ALL, MOST = slow(ENCODERS, DEEPEST), slow(ENCODERS, DEEPER)
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_parameters_are_the_published_ones(name):
     assert build_encoder(name).count_params() / 1e6 == pytest.approx(PARAMETERS[name], rel=0.03)
+
+
+def test_parameters_to_the_last_one():
+    alexnet = build_encoder("alexnet")
+    kernels = 64 * 11**2 * 3 + 192 * 25 * 64 + 9 * (384 * 192 + 256 * 384 + 256 * 256)
+    kernels += 4096 * 256 * 36 + 4096**2
+    outputs = 64 + 192 + 384 + 256 + 256 + 4096 + 4096
+    assert kernels + outputs == 61_100_840 - 4096 * 1000 - 1000  # torchvision's, with biases
+    assert alexnet.count_params() == kernels + 4 * outputs  # BatchNorm's four in their place
+    for name in TRANSFORMERS:
+        # DeiT's, less those of the classifier; the class token and its position are one here.
+        assert build_encoder(name).count_params() == 5_717_416 - 193_000 - 192
 
 
 @pytest.mark.parametrize(
@@ -72,11 +96,99 @@ def test_large_images_see_the_librarys_network(name, stock, digits):
 
 @pytest.mark.parametrize("name", MOST)
 def test_small_images_keep_a_map(name):
+    smallest = {"alexnet": 3} | dict.fromkeys(TRANSFORMERS, 8)
+    reader = {"alexnet": "fc6"} | dict.fromkeys(TRANSFORMERS, "tokens")
     for image_size in (8, 16, 32, 64, 96):
         encoder = build_encoder(name, width=0.25, image_size=image_size)
-        _, height, width, _ = encoder.get_layer("features").input.shape
-        assert (4 if name.startswith("resnet") else 2) <= height == width, image_size
+        _, height, width, _ = encoder.get_layer(reader.get(name, "features")).input.shape
+        at_least = smallest.get(name, 4 if name.startswith("resnet") else 2)
+        assert at_least <= height == width, image_size
         assert encoder.output_shape[-1] == encoder.get_layer("features").output.shape[-1]
+
+
+def test_alexnet_is_the_published_one_at_224_pixels():
+    encoder = build_encoder("alexnet", width=0.125)
+    sizes = [encoder.get_layer(f"pool{i}").output.shape[1:3] for i in (1, 2, 3)]
+    assert sizes == [(27, 27), (13, 13), (6, 6)]
+    conv1, fc6 = encoder.get_layer("conv1"), encoder.get_layer("fc6")
+    assert conv1.kernel_size == (11, 11) and conv1.strides == (4, 4)
+    maps = np.random.default_rng(0).normal(size=(2, 6, 6, 32)).astype("float32")
+    expected = maps.reshape(2, -1) @ np.asarray(fc6.kernel).reshape(6 * 6 * 32, -1)  # a dense layer
+    np.testing.assert_allclose(np.asarray(fc6(maps)).reshape(2, -1), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("image_size, patch", [(224, 16), (128, 16), (96, 8), (32, 4), (8, 1)])
+def test_patches_of_small_images_are_small(image_size, patch):
+    patches = build_encoder("deit_tiny", width=0.25, image_size=image_size).get_layer("patches")
+    assert patches.kernel_size == patches.strides == (patch, patch)
+
+
+@pytest.mark.parametrize("name, heads", [("deit_tiny", 4), ("vit_tiny", 2)])
+def test_a_transformer_is_what_numpy_computes(name, heads, digits):
+    encoder = with_statistics(build_encoder(name, width=2 / 3, image_size=20))
+    images = digits[0][:2, 6:26, 6:26]
+    expected = vision_transformer(encoder, images.astype("float64"), heads)
+    np.testing.assert_allclose(encoder(images), expected, atol=1e-4)
+
+
+def vision_transformer(encoder, images, heads):
+    """Equations 1 to 4 of "An Image is Worth 16x16 Words" (2020), in float64."""
+
+    def weights(name):
+        return [np.asarray(w, "float64") for w in encoder.get_layer(name).weights]
+
+    def norm(x, name):
+        gamma, beta = weights(name)
+        x = x - x.mean(-1, keepdims=True)
+        return gamma * x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) + beta
+
+    def attend(x, name):
+        q, q0, k, k0, v, v0, out, out0 = weights(name)
+        y = out0
+        for h in range(heads):
+            queries, keys = x @ q[:, h] + q0[h], x @ k[:, h] + k0[h]
+            scores = np.exp(queries @ keys.swapaxes(1, 2) / np.sqrt(q.shape[-1]))
+            scores /= scores.sum(-1, keepdims=True)
+            y = y + scores @ (x @ v[:, h] + v0[h]) @ out[h]
+        return y
+
+    def gelu(x):
+        return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+    kernel, bias = weights("patches")
+    p = len(kernel)
+    n = images.shape[1] // p
+    patches = images.reshape(-1, n, p, n, p, 3).transpose(0, 1, 3, 2, 4, 5)
+    tokens = patches.reshape(-1, n * n, 3 * p * p) @ kernel.reshape(3 * p * p, -1) + bias
+    (positions,) = weights("positions")
+    x = np.pad(tokens, [(0, 0), (1, 0), (0, 0)]) - positions
+    for i in range(1, 13):
+        x = x + attend(norm(x, f"block{i}_norm1"), f"block{i}_attention")
+        (kernel, bias), (kernel2, bias2) = weights(f"block{i}_expand"), weights(f"block{i}_project")
+        x = x + gelu(norm(x, f"block{i}_norm2") @ kernel + bias) @ kernel2 + bias2
+    return norm(x[:, 0], "norm")
+
+
+def test_only_the_patches_of_deit_tiny_are_not_learned():
+    for name, frozen in (("deit_tiny", ["patches"]), ("vit_tiny", [])):
+        encoder = build_encoder(name, width=0.1, image_size=8)
+        assert [layer.name for layer in encoder.layers if not layer.trainable] == frozen
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("name", ["alexnet", "deit_tiny"])
+def test_features_are_float32_whatever_the_policy(name, policy, digits):
+    encoder = build_encoder(name, width=0.25, image_size=32)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        mixed = build_encoder(name, width=0.25, image_size=32)
+    finally:
+        keras.config.set_dtype_policy(before)
+    mixed.set_weights(encoder.get_weights())
+    features, expected = (np.asarray(model(digits[0][:4])) for model in (mixed, encoder))
+    assert features.dtype == np.float32 and mixed.layers[4].compute_dtype == policy[6:]
+    assert 0 < difference(features, expected) < 0.05
 
 
 @pytest.mark.parametrize("name", MOST)
@@ -129,7 +241,7 @@ def difference(found, expected, floor=0.0):
     return np.linalg.norm(found - expected) / max(np.linalg.norm(expected), floor)
 
 
-@pytest.mark.parametrize("name", MOST)
+@pytest.mark.parametrize("name", slow(CONVOLUTIONAL, DEEPER))
 def test_mask_equals_slice(name):
     """Outputs, gradients of every host variable and moving statistics, in float32."""
     # A unit within rounding of a kink of its ReLU may be on in one execution and off in the
@@ -176,9 +288,11 @@ def photo_crops(seed, dtype="float32", size=8):
     return tf.constant((np.stack(crops) - 0.45) / 0.226, dtype)
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", ALL)
 def test_save_and_load(name, digits, tmp_path):
     encoder = build_encoder(name, width=0.25, image_size=32)
+    # So that its file opens where this library is not installed.
+    assert all(type(layer).__module__.startswith("keras.") for layer in encoder.operations)
     with_statistics(encoder)
     encoder.save(tmp_path / "encoder.keras")
     loaded = keras.models.load_model(tmp_path / "encoder.keras", safe_mode=True)
@@ -186,13 +300,10 @@ def test_save_and_load(name, digits, tmp_path):
     np.testing.assert_allclose(loaded(x), encoder(x), rtol=1e-6)
 
 
-QUICK = ("mobilenet_v3_small", "resnet20_cifar")
+QUICK = ("mobilenet_v3_small", "resnet20_cifar", "alexnet")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in ENCODERS],
-)
+@pytest.mark.parametrize("name", slow(CONVOLUTIONAL, {*CONVOLUTIONAL} - {*QUICK}))
 def test_relu6_is_everywhere_and_changes_nothing_else(name, digits, tmp_path):
     def build(width, activation):
         keras.utils.set_random_seed(0)
@@ -213,7 +324,7 @@ def test_relu6_is_everywhere_and_changes_nothing_else(name, digits, tmp_path):
             expected = 1 / (1 + np.exp(-x)) if gate else np.clip(x, 0, 6)
             np.testing.assert_allclose(y, expected, atol=1e-6)
             kinds[gate] = kinds.get(gate, 0) + 1
-    assert kinds[False] >= 17 and kinds.get(True, 0) in (0, 16, 23)
+    assert kinds[False] >= (7 if name == "alexnet" else 17) and kinds.get(True, 0) in (0, 16, 23)
     features = np.asarray(tf.function(encoder)(digits[0][:120], training=True))
     assert 0.01 <= features.std(axis=0).mean() <= 10
     encoder.save(tmp_path / "encoder.keras")
@@ -238,6 +349,26 @@ def test_relu6_is_part_of_the_convolutions_of_an_int8_file(name, gate, digits):
     names, foreign = tflite_ops(convert_tflite(encoder, "int8", digits[0][:8]))
     expected = ["ADD", "CONV_2D", "DEPTHWISE_CONV_2D", *gate, "MEAN", "MUL"]
     assert [n for n in names if n not in ("QUANTIZE", "RESHAPE")] == expected and not foreign
+
+
+# The attention of 12 blocks takes the converters most of a minute.
+@pytest.mark.parametrize("name", slow(("alexnet", "deit_tiny"), ("deit_tiny",)))
+def test_files_are_of_the_builtins_and_compute_the_same(name, digits, tmp_path):
+    from keras_sacl.export import convert_onnx, convert_tflite, tflite_ops
+    from keras_sacl.export.runtimes import OnnxRunner, TFLiteRunner
+
+    images = digits[0][:4]
+    encoder = with_statistics(build_encoder(name, width=0.25, image_size=32))
+    expected = np.asarray(encoder(images))
+    for ending, content, runner, limit in (
+        ("tflite", convert_tflite(encoder), TFLiteRunner, 1e-5),
+        ("int8.tflite", convert_tflite(encoder, "int8", images), TFLiteRunner, 0.3),
+        ("onnx", convert_onnx(encoder), OnnxRunner, 1e-5),
+    ):
+        assert runner is OnnxRunner or not tflite_ops(content)[1]
+        path = tmp_path / f"encoder.{ending}"
+        path.write_bytes(content)
+        assert difference(runner(path)(images), expected) <= limit, ending
 
 
 def test_relu6_and_relu_are_no_pair():
@@ -267,6 +398,10 @@ def test_seed_decides_the_weights():
         ({"image_size": 7}, "`image_size` must be .* at least 8. Received: image_size=7"),
         ({"batch_norm_momentum": 1}, "`batch_norm_momentum` must be in"),
         ({"activation": "relu"}, "`activation` must be one of default, relu6. .*='relu'"),
+        (
+            {"name": "deit_tiny", "activation": "relu6"},
+            "`activation` must be default for deit_tiny, .*Received: activation='relu6'",
+        ),
     ],
 )
 def test_bad_arguments_are_named(settings, text):

@@ -30,7 +30,7 @@ def rows(heading):
 def folder(tmp_path_factory):
     """What the table calls TMP."""
     tmp = tmp_path_factory.mktemp("messages")
-    for name in ("broken", "mixed", "filled", "old", "other", "cut", "garbled"):
+    for name in ("broken", "mixed", "filled", "old", "other", "other_encoder", "cut", "garbled"):
         (tmp / name).mkdir()
     (tmp / "broken" / "a.jpg").write_bytes(b"no image")
     for side in (12, 14):
@@ -42,9 +42,10 @@ def folder(tmp_path_factory):
     ):
         layers = [keras.layers.Flatten(), keras.layers.Dense(classes, activation=last)]
         keras.Sequential([keras.Input((8, 8, 3)), *layers]).save(tmp / f"{name}.keras")
+    (tmp / "other_encoder" / "encoder.keras").write_bytes((tmp / "seven.keras").read_bytes())
     (tmp / "filled" / "thesis.txt").write_text("mine")
     (tmp / "file").write_text("")
-    (tmp / "old" / "flags.txt").write_text("--temperature=0.2\n")
+    (tmp / "old" / "flags.txt").write_text("--export_preprocessing\n")
     flags = "\n".join(config("--learning_rate=0.5").flag_lines())
     (tmp / "other" / "flags.txt").write_text(flags)
     same = "\n".join(config().flag_lines())

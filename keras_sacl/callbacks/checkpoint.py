@@ -21,7 +21,8 @@ class RunCheckpoint(keras.callbacks.Callback):
     """Saves the whole training state, atomically, and restores it.
 
     A checkpoint is one .npz file of every variable of the model (moving statistics, channel
-    masks and random states among them), of its optimizer and of its metrics. It is written under
+    masks, queues and random states among them; not its `frozen_variables`), of its optimizer and
+    of its metrics. It is written under
     another name, synced, and renamed: what stands under a checkpoint's name is whole. No pickle is
     involved.
 
@@ -194,7 +195,9 @@ class RunCheckpoint(keras.callbacks.Callback):
 
 
 def _state(model):
-    return [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+    frozen = {id(v) for v in getattr(model, "frozen_variables", ())}
+    own = [v for v in model.variables if id(v) not in frozen]
+    return [*own, *model.optimizer.variables, *model.metrics_variables]
 
 
 def _names(model):

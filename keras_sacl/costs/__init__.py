@@ -14,7 +14,7 @@ import math
 from keras_sacl.costs.flops import forward_flops
 from keras_sacl.costs.passes import METHODS, Pass, get_method, projector_flops
 from keras_sacl.encoders import build_encoder
-from keras_sacl.methods.base import is_deterministic
+from keras_sacl.frozen import is_deterministic
 
 IMAGENET_IMAGES = 1_281_167
 PARTS = ("host", "slim", "momentum", "teacher", "loss")

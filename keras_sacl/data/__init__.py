@@ -1,6 +1,7 @@
 """Images, their augmented views, and the pipelines that deliver both."""
 
 from keras_sacl.data.datasets import load_source
+from keras_sacl.data.fingerprint import content_hash
 from keras_sacl.data.labelled import labelled_share
 from keras_sacl.data.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalise
 from keras_sacl.data.pipeline import (
@@ -17,7 +18,7 @@ from keras_sacl.data.plain import (
     raw_batches,
     raw_pixels,
 )
-from keras_sacl.data.presets import PRESETS, ViewPreset, get_preset
+from keras_sacl.data.presets import PRESETS, ViewPreset, all_presets, get_preset
 from keras_sacl.data.reading import decode_all
 from keras_sacl.data.source import ImageSource
 from keras_sacl.data.views import augment_view
@@ -30,7 +31,9 @@ __all__ = [
     "PRESETS",
     "ImageSource",
     "ViewPreset",
+    "all_presets",
     "augment_view",
+    "content_hash",
     "crop_share",
     "decode_all",
     "get_preset",

@@ -7,13 +7,14 @@ from keras_sacl.data.crops import random_crops
 from keras_sacl.data.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalise
 from keras_sacl.data.order import ordered_steps, total_steps
 from keras_sacl.data.photometric import from_planes
+from keras_sacl.data.presets import all_presets
 from keras_sacl.data.reading import PARALLEL_CALLS, reader, untuned
 from keras_sacl.data.resampling import crop_batch, crop_image
 from keras_sacl.data.views import Draws, change_pixels, draw_table
 
 AUGMENT_ON = ("host", "device")
 # What a random number is for, as the second half of its seed; 0 is the order.
-_VIEWS, _LABELLED_VIEW = (1, 2), (3,)
+_VIEWS, _LABELLED_VIEW, _SMALL_VIEWS = (1, 2), (3,), 4
 # Steps ready ahead of time. Left to itself the buffer grows to hundreds, whose making takes the
 # cores from the training step on a CPU, and whose memory nobody needs.
 _PREFETCHED = 4
@@ -35,6 +36,9 @@ def two_view_dataset(
     augment_on="host",
     service=None,
     part=(0, 1),
+    small_views=0,
+    small_size=None,
+    rows=None,
 ):
     """Two augmented views of each image, in an order shuffled anew every epoch.
 
@@ -56,13 +60,17 @@ def two_view_dataset(
             views. Every step is made exactly once, but their order depends on the workers.
         part: (i, n): only the i-th n-th of every batch, for the i-th of n processes that train
             together; `batch_size` stays that of all.
+        small_views: Number of small views beside the two: see `presets.all_presets`.
+        small_size: Their side, in pixels.
+        rows: Array (N, W), or a memory map, one row for each image; not with `service`.
 
     Returns:
         `tf.data.Dataset` of (a, b) with epochs * (N // batch_size) - start_step elements. With B
         images of each batch here, a and b are on the host views, float32 (B, image_size,
         image_size, 3). On the device they are pairs (crops, random numbers): float32 (B, 3,
         image_size, image_size) in [0, 1], planes as `photometric.to_planes` makes them, and
-        (B, columns).
+        (B, columns). With small views or rows, (a, b, extras): a dict of "small_views", a tuple
+        like a and b, and "teacher", (B, W) float32.
 
     Raises:
         ValueError: On a `batch_size`, `epochs`, `start_step`, `seed`, `augment_on` or `part` out
@@ -79,20 +87,28 @@ def two_view_dataset(
             f"Received: part={part}"
         )
     size = batch_size // count
-    rows = slice(index * size, (index + 1) * size)
+    own = slice(index * size, (index + 1) * size)
     total = total_steps(len(source), batch_size, epochs, start_step, seed)
     steps = ordered_steps(
         len(source), batch_size, seed, epochs, start_step, splittable=service is not None
     )
-    steps = steps.map(lambda step, indices: (step, indices[rows]))
+    steps = steps.map(lambda step, indices: (step, indices[own]))
+
+    roles = *_VIEWS, *range(_SMALL_VIEWS, _SMALL_VIEWS + small_views)
+    presets = all_presets(preset_pair, small_views)
+    sizes = (image_size,) * 2 + (small_size,) * small_views
 
     def tables(step):
-        return tuple(_draws(seed, role, step, batch_size)[rows] for role in _VIEWS)
+        return tuple(_draws(seed, role, step, batch_size)[own] for role in roles)
 
     finish = _unfinished
     if augment_on == "host":
-        finish = view_finisher(preset_pair, mean=mean, std=std)
-    data = _make_views(source, preset_pair, steps, tables, image_size, finish)
+        finish = view_finisher(presets, mean=mean, std=std)
+    data = _make_views(source, presets, steps, tables, sizes, finish)
+    if small_views:
+        data = data.map(lambda a, b, *small: (a, b, {"small_views": small}))
+    if rows is not None:
+        data = _with_rows(data, steps, rows)
     if service is not None:
         dynamic = tf.data.experimental.service.ShardingPolicy.DYNAMIC
         data = data.apply(tf.data.experimental.service.distribute(dynamic, service))
@@ -151,7 +167,7 @@ def labelled_view_dataset(
         return tuple(_draws(seed, role, step, batch_size) for role in _LABELLED_VIEW)
 
     finish = view_finisher((preset,), mean=mean, std=std)
-    views = _make_views(source, (preset,), order, tables, image_size, finish)
+    views = _make_views(source, (preset,), order, tables, (image_size,), finish)
     with tf.device("CPU"):
         all_labels = tf.constant(source.labels)
     # Of the same steps: shuffling indices twice costs less than carrying labels past the pixels.
@@ -202,14 +218,35 @@ def _draws(seed, role, step, batch_size):
     return draw_table(tf.random.experimental.stateless_fold_in(key, step), batch_size)
 
 
-def _make_views(source, presets, steps, tables, image_size, finish):
+def _with_rows(data, steps, rows):
+    """Adds to each batch of views the rows of its images."""
+
+    def read(indices):
+        return rows[indices].astype(np.float32)
+
+    def gather(step, indices):
+        found = tf.numpy_function(read, [indices], tf.float32)
+        found.set_shape([indices.shape[0], rows.shape[1]])
+        return found
+
+    # Of the same steps: shuffling indices twice costs less than carrying rows past the pixels.
+    batches = steps.map(gather, num_parallel_calls=1, deterministic=True)
+
+    def join(views, found):
+        a, b, *extras = views
+        return a, b, {**(extras[0] if extras else {}), "teacher": found}
+
+    return tf.data.Dataset.zip(data, batches).map(join)
+
+
+def _make_views(source, presets, steps, tables, sizes, finish):
     """The views of each step, one for each preset, as a tuple."""
     small = source.decoded and max(source.images.shape[1:3]) <= _LARGEST_SMALL
     make = _views_of_small_images if small else _views_of_photos
-    return make(source, presets, steps, tables, image_size, finish)
+    return make(source, presets, steps, tables, sizes, finish)
 
 
-def _views_of_small_images(source, presets, steps, tables, image_size, finish):
+def _views_of_small_images(source, presets, steps, tables, sizes, finish):
     """All views of a batch at a time, of small images in memory."""
     with tf.device("CPU"):
         planes = tf.constant(np.ascontiguousarray(source.images.transpose(0, 3, 2, 1)))
@@ -217,16 +254,16 @@ def _views_of_small_images(source, presets, steps, tables, image_size, finish):
     def make(step, indices):
         images = tf.cast(tf.gather(planes, indices), tf.float32) * (1 / 255)
         pairs = []
-        for table, preset in zip(tables(step), presets, strict=True):
+        for table, preset, size in zip(tables(step), presets, sizes, strict=True):
             draws = Draws(table)
             crops = random_crops(draws.crop, preset, *source.images.shape[1:3])
-            pairs.append((crop_batch(images, crops, draws.flips(preset), image_size), table))
+            pairs.append((crop_batch(images, crops, draws.flips(preset), size), table))
         return finish(*pairs)
 
     return steps.map(make, num_parallel_calls=PARALLEL_CALLS, deterministic=True)
 
 
-def _views_of_photos(source, presets, steps, tables, image_size, finish):
+def _views_of_photos(source, presets, steps, tables, sizes, finish):
     """The same of images of any size, one at a time: what lies in a core's cache stays there."""
     read = reader(source)
 
@@ -242,8 +279,9 @@ def _views_of_photos(source, presets, steps, tables, image_size, finish):
     def make(index, *rows):
         image = read(index)
         pairs = []
-        for (crop, flip), row in zip(plan(tf.shape(image), rows), rows, strict=True):
-            pairs.append((crop_image(image, crop, flip, image_size)[None], row[None]))
+        crops = plan(tf.shape(image), rows)
+        for (crop, flip), row, size in zip(crops, rows, sizes, strict=True):
+            pairs.append((crop_image(image, crop, flip, size)[None], row[None]))
         return tf.nest.map_structure(lambda x: x[0], finish(*pairs))
 
     batch_size = steps.element_spec[1].shape[0]

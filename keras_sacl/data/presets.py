@@ -84,6 +84,37 @@ PRESETS = {
 }
 
 
+# Base augmentation of "Improved Baselines with Momentum Contrastive Learning" (2020).
+_MOCO = ViewPreset(crop_area=(0.2, 1.0), saturation=0.4, blur=0.5)
+_AUG_PLUS = dataclasses.replace(
+    _MOCO, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.4, grayscale=0.5
+)
+PRESETS |= {
+    "moco_v2": (_MOCO,) * 2,
+    # "On the Efficacy of Small Self-Supervised Contrastive Models without Distillation Signals"
+    # (2022), table 5: its best one, and the two that it is compared with beside MoCo-v2's.
+    "aug_plus": (_AUG_PLUS,) * 2,
+    "aug_plus_blur": (dataclasses.replace(_AUG_PLUS, blur=1.0),) * 2,
+    "moco_v2_hue": (dataclasses.replace(_MOCO, hue=0.2),) * 2,
+    # Crop and flip alone, of supervised training, as CompRess (2020) distils.
+    "compress": (ViewPreset(jitter=0.0, grayscale=0.0),) * 2,
+    # SwAV (2020): strong jitter, as in SimCLR; the two views are large crops.
+    "swav": (
+        ViewPreset(
+            crop_area=(0.14, 1.0), brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, blur=0.5
+        ),
+    )
+    * 2,
+}
+_SMALL_CROPS = (0.05, 0.14)  # areas of SwAV's small views
+
+
+def all_presets(preset_pair, small_views):
+    """The presets of the two views and of small views, which differ from view A by their crops."""
+    small = dataclasses.replace(preset_pair[0], crop_area=_SMALL_CROPS)
+    return (*preset_pair, *(small,) * small_views)
+
+
 def get_preset(name):
     """The presets of view A and view B.
 

@@ -17,7 +17,8 @@ def stage_maps(encoder):
         input on.
 
     Raises:
-        ValueError: If the model is none of that, or has no map.
+        ValueError: If the model is none of that, has no map, or makes tokens of its last one, as
+            a transformer of its patches.
     """
     inputs, outputs = (getattr(encoder, name, None) or () for name in ("inputs", "outputs"))
     if len(inputs) != 1 or len(outputs) != 1:
@@ -31,12 +32,20 @@ def stage_maps(encoder):
             "`encoder` must hold its layers itself: the maps inside a model that is one of its "
             f"layers cannot be seen. Received: encoder={encoder.name}, with {', '.join(inner)}"
         )
-    last = {}
+    last, tokens = {}, None
     for x in trunk(outputs[0]):
         if _node(x).input_tensors and len(x.shape) == 4:
             size = tuple(x.shape[1:3])
             last.pop(size, None)  # to stand where the later one does
             last[size] = _node(x).operation.name, x
+            tokens = None
+        elif len(x.shape) == 3:
+            tokens = tokens or _node(x).operation.name
+    if tokens:
+        raise ValueError(
+            "`encoder` must have maps (B, H, W, C) on the way to its features, which a transformer "
+            f"makes of tokens. Received: encoder={encoder.name}, with tokens from {tokens!r} on"
+        )
     if not last or any(None in size for size in last):
         raise ValueError(
             "`encoder` must have maps (B, H, W, C) of fixed size on the way to its features. "

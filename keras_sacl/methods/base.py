@@ -1,11 +1,14 @@
 """What the methods share: embedding, frozen passes, the training step, saving."""
 
+import threading
 from types import SimpleNamespace
 
 import keras
 import tensorflow as tf
 
 from keras_sacl.batch_norm import training_pass
+from keras_sacl.encodings import Encodings
+from keras_sacl.frozen import frozen_call
 from keras_sacl.losses import embedding_std
 from keras_sacl.replicas import global_batch, replica_count, worker_count
 from keras_sacl.slimming import SlimmableEncoder, TieredEncoder
@@ -23,26 +26,35 @@ class TwoViewMethod(keras.Model):
                 return {"loss": my_loss(z_a, z_b), "z": z_b}
 
     `fit` takes a `tf.data.Dataset` of (x_a, x_b), each (B, H, W, C) float32; or of whatever
-    `finish_views` makes them of.
+    `finish_views` makes them of. A third element, a dict, may hold "small_views", a tuple of
+    more views (B, h, w, C), and "teacher", rows that a `Distiller` without a teacher takes.
 
     Args:
         encoder: A `keras.Model`, (B, H, W, C) to (B, F), or a `SlimmableEncoder`. Of a
             `TieredEncoder` each step trains one tier; what is deployed is its widest.
         projector: A `keras.Model`, (B, F) to (B, D). It is not deployed.
         loss_scale: The factor on the whole loss: 1 for Adam-like optimizers, 0.1 with LARS.
+        distiller: A `Distiller`, whose weighted objectives are added to the loss; or None.
+        batch_norm_groups: Parts of each replica's batch that BatchNorm normalises by themselves;
+            None normalises the batches of all replicas together.
     """
 
-    # Two functions, from what the data hold for a view to the view: augmentation on the
+    # A function of what the data hold for the views to the views: augmentation on the
     # accelerator, inside the training step. None where the data hold the views themselves.
     finish_views = None
+
+    # Whether `loss_terms` takes small views beside the two: views of another size.
+    takes_small_views = False
 
     # The names of the scalars that `loss_terms` returns and the logs show, beside the loss.
     terms = ()
 
-    def __init__(self, encoder, projector, loss_scale=1.0, **kwargs):
+    def __init__(
+        self, encoder, projector, loss_scale=1.0, distiller=None, batch_norm_groups=None, **kwargs
+    ):
         super().__init__(**kwargs)
-        features, expected = encoder.output_shape[-1], projector.input_shape[-1]
-        if features != expected:
+        features = encoder.output_shape[-1]
+        if projector is not None and projector.input_shape[-1] != features:
             raise ValueError(
                 f"`projector` must take the encoder's {features} features. "
                 f"Received: projector with input_shape={projector.input_shape}"
@@ -50,23 +62,36 @@ class TwoViewMethod(keras.Model):
         if not loss_scale > 0:
             raise ValueError(f"`loss_scale` must be positive. Received: loss_scale={loss_scale}")
         self.encoder, self.projector, self.loss_scale = encoder, projector, loss_scale
+        self.distiller, self.batch_norm_groups = distiller, batch_norm_groups
+        objectives = ()
+        if distiller is not None:
+            distiller.connect(encoder, projector)
+            objectives = distiller.weight_of
         # On faster kernels, and over all replicas; out of Keras' sight, since the variables are
         # the same.
-        slimmable = isinstance(encoder, SlimmableEncoder)  # which sees to it by itself
         self._training = SimpleNamespace(
-            encoder=encoder if slimmable else training_pass(encoder),
-            projector=training_pass(projector),
+            encoder=self._encoder_pass(batch_norm_groups),
+            projector=projector and training_pass(projector, batch_norm_groups),
+            step=_Step(),
         )
-        names = ("loss", *self.terms, "embedding_std")
+        names = ("loss", *self.terms, *objectives, "embedding_std")
         self._means = {name: keras.metrics.Mean(name=name) for name in names}
         self.built = True
+
+    def _encoder_pass(self, groups):
+        if self._slimmable:  # which sees to it by itself
+            return self.encoder
+        encoder = self.encoder
+        if self.distiller is not None and self.distiller.needs_maps:
+            encoder = self.distiller.with_maps(encoder)
+        return training_pass(encoder, groups, any_size=self.takes_small_views)
 
     def loss_terms(self, x_a, x_b):
         """The loss of one batch: override this.
 
         Args:
             x_a, x_b: The two views, (B, H, W, C): this replica's part of the batch. `embed` gives
-                the embeddings of the whole.
+                the embeddings of the whole. Small views of the data follow as more arguments.
 
         Returns:
             A dict with "loss" (a scalar, before `loss_scale`), "z" ((N, D) embeddings to watch
@@ -74,10 +99,29 @@ class TwoViewMethod(keras.Model):
         """
         raise AttributeError(f"{type(self).__name__} must define `loss_terms(self, x_a, x_b)`.")
 
+    def encode(self, x, **kwargs):
+        """f(x) in training mode as `Encodings`; within a step each view is encoded once."""
+        passes, key = self._training.step.passes, (id(x), *sorted(kwargs.items()))
+        if passes is not None and key in passes:
+            return passes[key][1]
+        outputs = self._training.encoder(x, training=True, **kwargs)
+        features, *maps = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+
+        def project(features):
+            return self._training.projector(features, training=True)
+
+        found = Encodings(features, self.projector and project, maps)
+        if passes is not None:
+            passes[key] = x, found  # with x, so that no other tensor gets its id
+        return found
+
     def embed(self, x, **kwargs):
         """z = h(f(x)) in training mode: this replica's (B, H, W, C) to all replicas' (N, D)."""
-        features = self._training.encoder(x, training=True, **kwargs)
-        return global_batch(self._training.projector(features, training=True))
+        return self.encode(x, **kwargs).embeddings
+
+    def encode_deployed(self, x):
+        """`encode` by the network that is deployed: what a teacher is compared with."""
+        return self.encode(x, slim=True) if self._slimmable else self.encode(x)
 
     def frozen_embed(self, x, **kwargs):
         """[z] = [h(f(x))]: as `embed`, without gradient and without touching the statistics."""
@@ -90,9 +134,9 @@ class TwoViewMethod(keras.Model):
             return self.encoder.at_drawn_tier(self.optimizer.iterations, self._update, *views)
         return self._update(*views)
 
-    def _update(self, x_a, x_b):
+    def _update(self, *views):
         with tf.GradientTape() as tape:
-            terms = self.loss_terms(x_a, x_b)
+            terms = self._all_terms(*views)
             loss = self.loss_scale * terms["loss"]
             # Every replica computes the loss of the global batch, and gradients are summed. The
             # optimizer's own factor keeps small float16 gradients from underflowing.
@@ -103,18 +147,38 @@ class TwoViewMethod(keras.Model):
 
     def test_step(self, data):
         """The same losses on held-out views; batch statistics, nothing is changed."""
-        x_a, x_b = self._views(data)
-        before = [(v, tf.identity(v)) for v in self.non_trainable_variables]
-        terms = self.loss_terms(x_a, x_b)
+        views = self._views(data)
+        kept = {id(v) for v in self.frozen_variables}
+        before = [(v, tf.identity(v)) for v in self.non_trainable_variables if id(v) not in kept]
+        terms = self._all_terms(*views)
         for variable, value in before:
             variable.assign(value)
         return self._log(terms, self.loss_scale * terms["loss"])
 
     def _views(self, data):
-        x_a, x_b, _ = keras.utils.unpack_x_y_sample_weight(data)
-        if self.finish_views is None:
-            return x_a, x_b
-        return self.finish_views(x_a, x_b)
+        x_a, x_b, extras = keras.utils.unpack_x_y_sample_weight(data)
+        extras = extras or {}
+        views = x_a, x_b, *extras.get("small_views", ())
+        if self.finish_views is not None:
+            views = self.finish_views(*views)
+        return (*views, extras["teacher"]) if "teacher" in extras else views
+
+    def _all_terms(self, *views):
+        """The terms of `loss_terms`, and those of the distiller added to the loss."""
+        rows = None
+        if self.distiller is not None and self.distiller.teacher is None:
+            *views, rows = views
+        step = self._training.step
+        step.passes = {}
+        try:
+            terms = dict(self.loss_terms(*views))
+            if self.distiller is None:
+                return terms
+            found = self.distiller.terms(self.encode_deployed, views[:2], rows)
+        finally:
+            step.passes = None
+        added = sum(w * found[name] for name, w in self.distiller.weight_of.items())
+        return {**terms, **found, "loss": terms["loss"] + added}
 
     def _log(self, terms, loss):
         values = {**terms, "loss": loss, "embedding_std": embedding_std(terms["z"])}
@@ -133,13 +197,13 @@ class TwoViewMethod(keras.Model):
 
     def call(self, x, training=None):
         """The deployed encoder's features, (B, H, W, C) to (B, F)."""
-        if isinstance(self.encoder, SlimmableEncoder):
+        if self._slimmable:
             return self.encoder(x, slim=True, training=training)
         return self.encoder(x, training=training)
 
     def deployed_encoder(self):
         """The network that goes to the phone, by itself: an ordinary `keras.Model`."""
-        if isinstance(self.encoder, SlimmableEncoder):
+        if self._slimmable:
             return self.encoder.extract_slim()
         copy = keras.models.clone_model(self.encoder)
         self.copy_deployed_to(copy)
@@ -147,7 +211,7 @@ class TwoViewMethod(keras.Model):
 
     def copy_deployed_to(self, model):
         """Brings a model that `deployed_encoder` gave up to date."""
-        if isinstance(self.encoder, SlimmableEncoder):
+        if self._slimmable:
             self.encoder.copy_slim_to(model)
         else:
             model.set_weights(self.encoder.get_weights())
@@ -158,53 +222,49 @@ class TwoViewMethod(keras.Model):
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "projector": keras.saving.serialize_keras_object(self.projector),
             "loss_scale": self.loss_scale,
+            "distiller": keras.saving.serialize_keras_object(self.distiller),
         }
 
     @classmethod
     def from_config(cls, config):
         config = dict(config)
-        for key in ("encoder", "projector"):
+        for key in ("encoder", "projector", "distiller"):
             config[key] = keras.saving.deserialize_keras_object(config[key])
         return cls(**config)
 
+    def start_from(self, encoder):
+        """Takes the weights of an encoder of the same architecture, before training."""
+        self.encoder.set_weights(encoder.get_weights())
+        if self.distiller is not None and self.distiller.mean_student is not None:
+            self.distiller.mean_student.copy()
+
+    @property
+    def frozen_variables(self):
+        """Variables that no training ever changes, the teacher's: no state of a run."""
+        return [] if self.distiller is None else self.distiller.frozen_variables
+
+    @property
+    def _slimmable(self):
+        return isinstance(self.encoder, SlimmableEncoder)
+
+    def require_one_network(self):
+        """Raises ValueError if the encoder is a host with a slim view."""
+        if self._slimmable:
+            raise ValueError(
+                f"`encoder` of {type(self).__name__} must be one network, not a SlimmableEncoder. "
+                f"Received: {self.encoder}"
+            )
+
     def require_slimmable(self):
         """Raises ValueError if the encoder has no slim view."""
-        if not isinstance(self.encoder, SlimmableEncoder):
+        if not self._slimmable:
             raise ValueError(
                 f"`encoder` of {type(self).__name__} must be a SlimmableEncoder (a host with a "
                 f"slim view); for one network use XD or BarlowTwins. Received: {self.encoder}"
             )
 
 
-def frozen_call(model, x, **kwargs):
-    """[f(x)]: a training-mode pass with batch statistics and without gradient.
+class _Step(threading.local):
+    """What has been encoded in the present step: by thread, since each replica has its own."""
 
-    Moving statistics stay as they are. The state of random layers advances, so that dropout does
-    not repeat itself.
-
-    Args:
-        model: A built `keras.Model`.
-        x: Its input.
-        **kwargs: Passed to the call.
-
-    Returns:
-        The output, cut off from the gradient.
-    """
-    weights = {id(v) for v in model.non_trainable_weights}
-    state = model.non_trainable_variables
-    y, updates = model.stateless_call(
-        [tf.stop_gradient(v.value) for v in model.trainable_variables],
-        [v.value for v in state],
-        x,
-        training=True,
-        **kwargs,
-    )
-    for variable, value in zip(state, updates, strict=True):
-        if id(variable) not in weights:
-            variable.assign(value)
-    return tf.stop_gradient(y)
-
-
-def is_deterministic(model):
-    """Whether a training-mode pass is a function of its input: no dropout, no random depth."""
-    return len(model.variables) == len(model.weights)
+    passes = None

@@ -4,8 +4,8 @@ import keras
 import tensorflow as tf
 
 from keras_sacl import losses
+from keras_sacl.frozen import is_deterministic
 from keras_sacl.methods.barlow_twins import BarlowTwins
-from keras_sacl.methods.base import is_deterministic
 
 XD_PAIRS = ("same_input", "same_encoder")
 XD_FORMS = ("correlation", "neg_log")

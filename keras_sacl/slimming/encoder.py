@@ -29,12 +29,14 @@ class SlimmableEncoder(keras.Model):
         host, slim: `keras.Model`s built by one function at two widths, (B, H, W, C) to (B, F).
             The slim model gives the shapes; its own values are never read.
         execution: "slice" runs the narrow network on slices of the host's variables. "mask" runs
-            the host with a `SlimMask` behind every narrowed layer: the definition, and slower.
+            the host with a `SlimMask` behind every narrowed layer: the definition, and slower. Not
+            for transformers, where a channel of zeros is not a deleted one.
         selection: "leading" channels, or those of largest "magnitude" (L1 norm of the filters),
             chosen anew by `refresh_channels`.
 
     Raises:
-        ValueError: If host and slim do not correspond; it names the first layer that differs.
+        ValueError: If host and slim do not correspond; it names the first layer that differs. If
+            the host cannot be masked (see `insert_masks`), or its channels not be selected.
     """
 
     def __init__(self, host, slim, execution="slice", selection="leading", **kwargs):
@@ -55,11 +57,12 @@ class SlimmableEncoder(keras.Model):
         # In a namespace, out of Keras' sight: the slim model's own values are not part of the
         # state, and the maps are keyed by variable.
         self._plan = SimpleNamespace(
-            slim=slim, pairs=pairs, statistics={}, groups=None, masks={},
+            slim=slim, pairs=pairs, statistics={}, frozen=set(), groups=None, masks={},
             # The same layers and variables, on faster kernels.
             host_pass=training_pass(host), slim_pass=training_pass(slim),
         )  # fmt: skip
         statistics = pairing.moving_statistics(host)
+        self._plan.frozen = {id(v) for v in host.non_trainable_weights} - statistics
         for pair in pairs:
             if id(pair.host) in statistics:
                 # At the host's width, so that a changed selection finds its channel's statistics.
@@ -166,8 +169,9 @@ class SlimmableEncoder(keras.Model):
         )
         if training:
             for pair, value in zip(state, updates, strict=True):
-                source = self._source(pair)
-                source.assign(self._scatter(pair, source, value))
+                if id(pair.host) not in self._plan.frozen:
+                    source = self._source(pair)
+                    source.assign(self._scatter(pair, source, value))
         return self._widen(features)
 
     def _masked_pass(self, x, training):
@@ -185,7 +189,7 @@ class SlimmableEncoder(keras.Model):
             pairs = {id(pair.host): pair for pair in self._plan.pairs}
             for variable, source, value in zip(state, sources, updates, strict=True):
                 pair = pairs.get(id(variable))
-                if pair is not None:
+                if pair is not None and id(variable) not in self._plan.frozen:
                     block = self._block(pair, value)
                     source.assign(self._scatter(pair, source, block))
         return features

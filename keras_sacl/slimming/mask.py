@@ -3,6 +3,14 @@
 import keras
 from keras import ops
 
+# A channel that is zero still counts in a mean over channels, and in the softmax of a head.
+_COUNTING_CHANNELS = (
+    keras.layers.LayerNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.RMSNormalization,
+    keras.layers.MultiHeadAttention,
+)
+
 
 @keras.saving.register_keras_serializable("keras_sacl")
 class SlimMask(keras.layers.Layer):
@@ -72,8 +80,8 @@ def insert_masks(host, keep):
         A `keras.Model`, called as `model(x, training=..., slim=...)`.
 
     Raises:
-        ValueError: If the host is not a flat functional model, or holds a layer that mixes
-            channels by normalising over them (a mask cannot stand for deletion there).
+        ValueError: If the host is not a flat functional model, or holds a layer that normalises
+            over channels or attends (a mask cannot stand for deletion there).
     """
     if not isinstance(host, keras.models.Model) or not hasattr(host, "operations"):
         raise ValueError(
@@ -86,10 +94,11 @@ def insert_masks(host, keep):
                 "`host` must hold no model inside it to be masked; "
                 f'use execution="slice" for it. Received: host with model {layer.name!r} inside'
             )
-        if isinstance(layer, (keras.layers.LayerNormalization, keras.layers.GroupNormalization)):
+        if isinstance(layer, _COUNTING_CHANNELS):
             raise ValueError(
-                "`host` must not normalise over channels: zeroing a channel would change the "
-                f"others there. Received: host with {type(layer).__name__} {layer.name!r}"
+                "`host` must neither normalise over channels nor attend to be masked: a channel "
+                'of zeros is not a deleted one there; use execution="slice" for it. '
+                f"Received: host with {type(layer).__name__} {layer.name!r}"
             )
     if isinstance(keep, float):
         share = keep

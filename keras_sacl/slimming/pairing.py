@@ -8,8 +8,10 @@ import numpy as np
 # What two layers of one topology must share; everything else may follow from the width.
 _SHARED_SETTINGS = (
     "kernel_size", "strides", "padding", "dilation_rate", "depth_multiplier", "activation",
-    "pool_size", "axis", "epsilon", "use_bias", "max_value",
+    "pool_size", "axis", "epsilon", "use_bias", "max_value", "shared_axes",
 )  # fmt: skip
+# Their kernels have heads and channels for axes, and no positions.
+_WITHOUT_POSITIONS = (keras.layers.MultiHeadAttention, keras.layers.EinsumDense)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,11 +83,13 @@ def check_pair(host, slim):
 
 
 def moving_statistics(model):
-    """The non-trainable weights of a model, by id: BatchNorm's means and variances.
+    """The moving statistics of a model, by id: BatchNorm's means and variances.
 
-    Seeds of random layers are variables but not weights, so they are not among them.
+    Seeds of random layers are variables but not weights, so they are not among them. Nor is
+    anything of a frozen layer, which is the same layer for the host and the slim network.
     """
-    return {id(v) for v in model.non_trainable_weights}
+    learning = [layer for layer in flatten(model) if layer.trainable]
+    return {id(v) for layer in learning for v in layer.non_trainable_weights}
 
 
 def channel_groups(host, pairs):
@@ -216,7 +220,8 @@ def _difference(host_layer, slim_layer):
         if len(h.shape) != len(s.shape):
             return f"{h.name} has shape {h.shape} against {s.shape}"
         # All but the last two axes of a kernel are positions: they do not slim.
-        if h.shape[:-2] != s.shape[:-2] or any(a < b for a, b in zip(h.shape, s.shape)):  # noqa: B905
+        last = 0 if isinstance(host_layer, _WITHOUT_POSITIONS) else -2
+        if h.shape[:last] != s.shape[:last] or any(a < b for a, b in zip(h.shape, s.shape)):  # noqa: B905
             return f"{h.name} has shape {h.shape} against {s.shape}"
     return None
 

@@ -1,5 +1,6 @@
 """The stages of a run: each one function of (RunConfig, RunDir), callable from Python."""
 
+from keras_sacl.stages.dry_run import dry_run
 from keras_sacl.stages.evaluate import evaluate
 from keras_sacl.stages.export import export
 from keras_sacl.stages.finetune import finetune
@@ -18,6 +19,7 @@ __all__ = [
     "RUNNERS",
     "RunDir",
     "check_inputs",
+    "dry_run",
     "evaluate",
     "export",
     "finetune",

@@ -5,10 +5,11 @@ import math
 
 import keras
 
+from keras_sacl.embedding_queue import default_queue_size
 from keras_sacl.encoders import build_encoder
 from keras_sacl.heads import build_projector, parse_projector
 from keras_sacl.methods import METHODS
-from keras_sacl.optim import WarmupCosine, build_optimizer
+from keras_sacl.optim import WarmupCosine, WarmupSteps, build_optimizer
 from keras_sacl.slimming import SlimmableEncoder, TieredEncoder
 
 _POLICIES = {
@@ -17,8 +18,12 @@ _POLICIES = {
 }  # fmt: skip
 
 
-def build_method(config):
-    """The method of `config` with seeded weights, not compiled."""
+def build_networks(config):
+    """(encoder, projector) of `config` with seeded weights; the projector is None for distill.
+
+    The encoder is a `SlimmableEncoder` where there is a host, a `TieredEncoder` for several
+    widths.
+    """
     with _precision(config.mixed_precision):
         # Their values are never read; made before the seed is set, they leave the host's as they
         # are with one width.
@@ -36,22 +41,61 @@ def build_method(config):
                 encoder = SlimmableEncoder(
                     host, deployed, execution=config.slim_execution, selection=config.slim_selection
                 )
-        projector = build_projector(encoder.output_shape[-1], parse_projector(config.projector))
-        settings = {"loss_scale": config.loss_scale, "lambd": config.lambd}
-        method = config.effective_method
-        if method in ("xd", "sacl_xd"):
-            names = ("alpha", "xd_pairs", "xd_form", "gamma")
-            settings |= {name: getattr(config, name) for name in names}
-        return METHODS[method](encoder, projector, **settings)
+        if config.effective_method == "distill":
+            return encoder, None
+        return encoder, build_projector(
+            encoder.output_shape[-1],
+            parse_projector(config.projector),
+            batch_norm=config.projector_batch_norm,
+            dropout=config.projector_dropout,
+        )
+
+
+def build_method(config, images, distiller=None):
+    """The method of `config` with seeded weights, not compiled.
+
+    Args:
+        config: A validated `RunConfig`.
+        images: In the training set.
+        distiller: A `Distiller`, or None.
+    """
+    encoder, projector = build_networks(config)
+    with _precision(config.mixed_precision):
+        return METHODS[config.effective_method](
+            encoder, projector, distiller=distiller, **_settings(config, images)
+        )
+
+
+def _settings(config, images):
+    method = config.effective_method
+    settings = {"loss_scale": config.loss_scale}
+    if method in ("barlow_twins", "xd", "sacl", "sacl_xd"):
+        settings["lambd"] = config.lambd
+    if method in ("xd", "sacl_xd"):
+        names = ("alpha", "xd_pairs", "xd_form", "gamma")
+        settings |= {name: getattr(config, name) for name in names}
+    if method == "moco_v2":
+        names = ("temperature", "key_momentum", "key_batch_norm", "batch_norm_groups", "seed")
+        settings |= {name: getattr(config, name) for name in names}
+        settings["queue_size"] = config.queue_size or default_queue_size(images)
+    if method == "swav":
+        frozen = config.frozen_prototype_epochs * (images // config.batch_size)
+        names = ("temperature", "prototypes")
+        settings |= {name: getattr(config, name) for name in names} | {"frozen_steps": frozen}
+    return settings
 
 
 def compile_method(method, config, steps_per_epoch, rate_factor=1.0):
     """Compiles a method with the optimizer and schedule of `config`, its rate times a factor."""
-    schedule = WarmupCosine(
-        config.learning_rate * rate_factor,
-        warmup_steps=round(config.warmup_epochs * steps_per_epoch),
-        total_steps=config.epochs * steps_per_epoch,
-    )
+    rate = config.learning_rate * rate_factor
+    warmup = round(config.warmup_epochs * steps_per_epoch)
+    if config.schedule == "steps":
+        drops = [round(epoch * steps_per_epoch) for epoch in config.drop_epochs]
+        schedule = WarmupSteps(rate, warmup_steps=warmup, drops=drops, factor=config.drop_factor)
+    else:
+        schedule = WarmupCosine(
+            rate, warmup_steps=warmup, total_steps=config.epochs * steps_per_epoch
+        )
     optimizer = build_optimizer(config.optimizer, schedule, config.weight_decay)
     if config.mixed_precision == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -77,19 +121,22 @@ def steps_per_execution(config, steps_per_epoch):
     return max(n for n in range(1, limit + 1) if whole % n == 0)
 
 
-def deployed_encoder(method, config, width=None):
-    """The deployed encoder; of several widths that of `width`, by default the widest."""
+def deployed_float32(encoder, config, width=None):
+    """The deployed encoder by itself, in float32 whatever it was trained in.
+
+    Args:
+        encoder: That of `build_networks`, trained or not.
+        config: A validated `RunConfig`.
+        width: Which of several; the widest by default.
+
+    Returns:
+        A `keras.Model`.
+    """
     tier = config.widths.index(width) if width else 0
-    return method.encoder.extract_slim(tier) if tier else method.deployed_encoder()
-
-
-def deployed_float32(method, config, width=None):
-    """`deployed_encoder`, in float32 whatever it was trained in."""
-    deployed = deployed_encoder(method, config, width)
-    if config.mixed_precision == "float32":
-        return deployed
+    if isinstance(encoder, SlimmableEncoder):
+        encoder = encoder.extract_slim(tier) if tier else encoder.extract_slim()
     plain = _encoder(config, width or config.width)
-    plain.set_weights(deployed.get_weights())
+    plain.set_weights(encoder.get_weights())
     return plain
 
 

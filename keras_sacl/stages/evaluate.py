@@ -2,7 +2,7 @@
 
 from keras_sacl.data import plain_batches, raw_batches
 from keras_sacl.evaluation import PROTOCOLS, evaluate_encoder, is_score
-from keras_sacl.stages.build import build_method, deployed_encoder
+from keras_sacl.stages.build import build_networks, deployed_float32
 from keras_sacl.stages.inputs import (
     VIEWED,
     encoder_file,
@@ -76,10 +76,10 @@ def evaluate(config, run_dir, say=print):
         run_dir.record("evaluate_files", {**files, config.eval_encoder: result})
         return result
     # The untrained encoder is the deployed one at step 0 of this very run: same seed, same slices.
-    untrained = build_method(config)
+    untrained, _ = build_networks(config)
     results = {}
     for width, path in run_dir.encoders(config.widths).items():
-        before, after = deployed_encoder(untrained, config, width), run_dir.load_encoder(path)
+        before, after = deployed_float32(untrained, config, width), run_dir.load_encoder(path)
         results[str(width)] = scores({"": after, "_untrained": before})
     result = results.pop(str(config.width))
     run_dir.record("evaluate", result)

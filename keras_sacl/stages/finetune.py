@@ -15,7 +15,7 @@ from keras_sacl.data import get_preset, labelled_view_dataset, plain_batches
 from keras_sacl.evaluation.features import fingerprint, inference
 from keras_sacl.finetuning import Classifier, build_classifier
 from keras_sacl.optim import SGD, WarmupCosine
-from keras_sacl.stages.build import build_method, deployed_float32, steps_per_execution
+from keras_sacl.stages.build import build_networks, deployed_float32, steps_per_execution
 from keras_sacl.stages.inputs import finetuning_images, finetuning_teacher
 from keras_sacl.stages.training import verbosity
 
@@ -68,7 +68,7 @@ def finetune(config, run_dir, say=print):
     encoders = {"pretrained": run_dir.load_encoder}
     if config.finetune_baseline:
         # The deployed encoder at step 0 of this very run: same seed, same slices.
-        encoders["from scratch"] = lambda: deployed_float32(build_method(config), config)
+        encoders["from scratch"] = lambda: deployed_float32(build_networks(config)[0], config)
     networks, top1, diverged, left = {}, {}, {}, []
     for name, encoder in encoders.items():
         network = build_classifier(encoder(), classes, config.finetune_scope)

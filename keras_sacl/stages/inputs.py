@@ -13,8 +13,10 @@ from keras_sacl.data import (
     load_source,
     two_view_dataset,
 )
+from keras_sacl.encoders import build_encoder
 from keras_sacl.evaluation import PROTOCOLS, fitting, label_kind
 from keras_sacl.keras_files import load_keras
+from keras_sacl.stages.distilling import load as load_teacher
 
 
 def check_inputs(config):
@@ -25,6 +27,10 @@ def check_inputs(config):
     """
     if "pretrain" in config.stages:
         augmented_images(config)
+        if config.distill:
+            load_teacher(config)
+        if config.init_from is not None:
+            initial_encoder(config)
     encoder_file(config)
     if "evaluate" in config.stages or "export" in config.stages:
         train, test = labelled_images(config)
@@ -82,6 +88,27 @@ def augmented_images(config):
         return decode_all(source)
     except ValueError as error:
         raise ConfigError("cache_images", True, str(error)) from error
+
+
+def initial_encoder(config):
+    """The encoder that --init_from starts from.
+
+    Raises:
+        ConfigError: If there is none, or it is not of the run's architecture.
+    """
+    path = os.path.join(config.init_from, "encoder.keras")
+    expected = "name a run directory with an encoder.keras of the same encoder, width and size"
+    try:
+        found = load_keras(path)
+    except ValueError as error:
+        raise ConfigError("init_from", config.init_from, f"{error}; {expected}") from error
+    own = build_encoder(
+        config.encoder, width=config.width, image_size=config.image_size,
+        activation=config.activation,
+    )  # fmt: skip
+    if [v.shape for v in found.variables] != [v.shape for v in own.variables]:
+        raise ConfigError("init_from", config.init_from, f"holds another encoder; {expected}")
+    return found
 
 
 @functools.lru_cache(maxsize=1)

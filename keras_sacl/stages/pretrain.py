@@ -4,6 +4,7 @@ import collections
 import time
 
 from keras_sacl import callbacks
+from keras_sacl.distillation.teachers.precision import with_precision
 from keras_sacl.stages.build import deployed_float32
 from keras_sacl.stages.environment import environment
 from keras_sacl.stages.inputs import training_images
@@ -37,11 +38,11 @@ def pretrain(config, run_dir, say=print):
     method = training.method
     parameters = {}
     for width, path in run_dir.encoders(config.widths).items():
-        encoder = deployed_float32(method, config, width)
-        temporary = path.with_suffix(".tmp.keras")
-        encoder.save(temporary)
-        temporary.replace(path)
+        encoder = deployed_float32(method.encoder, config, width)
+        _save(encoder, path)
         parameters[str(width)] = encoder.count_params()
+    if method.projector is not None:
+        _save(with_precision(method.projector, "float32"), run_dir.projector)
     lines = callbacks.read_metrics(run_dir.metrics)
     result = {
         "method": config.effective_method,
@@ -62,6 +63,13 @@ def pretrain(config, run_dir, say=print):
     return result
 
 
+def _save(model, path):
+    """Writes a file whole or not at all."""
+    temporary = path.with_suffix(".tmp.keras")
+    model.save(temporary)
+    temporary.replace(path)
+
+
 def describe(config, method, source, steps, say):
     """Says in a few lines what will be trained, and what of the flags has no effect."""
     if source.skipped:
@@ -78,6 +86,12 @@ def describe(config, method, source, steps, say):
         )
     elif not config.method.startswith("sacl") and config.host_width != config.width:
         say(f"--host_width has no effect: {config.method} trains the deployed width alone")
+    queue = getattr(method, "queue", None)
+    if queue is not None and queue.size > len(source):
+        say(
+            f"--queue_size={queue.size} is more than the {len(source)} images: each has keys of "
+            "its own among its negatives"
+        )
     if config.jit_compile == "true" and not has_gpu():
         say("--jit_compile=true: XLA on a CPU usually makes this step several times slower")
     widths = f"width {config.width:g}"
@@ -87,8 +101,9 @@ def describe(config, method, source, steps, say):
     host = f", host width {config.host_width:g}" if config.slims else ""
     replicas = method.distribute_strategy.num_replicas_in_sync
     shared = f", shared by {replicas} replicas" if replicas > 1 else ""
+    distilled = f" + {', '.join(config.distill)}" if config.distill else ""
     say(
-        f"{config.effective_method}: {config.encoder} {widths}{host}, "
+        f"{config.effective_method}{distilled}: {config.encoder} {widths}{host}, "
         f"{config.image_size} px, {len(source)} images, {config.epochs} epochs of {steps} steps of "
         f"{config.batch_size}{shared}, {method.count_params():,} parameters in training"
     )

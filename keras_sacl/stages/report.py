@@ -12,6 +12,7 @@ from keras_sacl.data import get_preset, plain_batches, raw_batches
 from keras_sacl.evaluation import extract_features, extract_pairs, label_kind
 from keras_sacl.evaluation.representation import correlation
 from keras_sacl.heads import parse_projector
+from keras_sacl.methods import BarlowTwins
 from keras_sacl.report.page import report_page
 from keras_sacl.report.run_report import Looks, RunReport
 from keras_sacl.report.views import view_rows
@@ -126,14 +127,11 @@ def _look(config, run_dir):
 
 def _correlations(config, run_dir, found):
     """Correlation matrices of embeddings: of what, then the title of each, as `Looks` has them."""
-    method = build_method(config)
-    steps = found.results.get("pretrain", {}).get("steps", config.epochs) // config.epochs
-    compile_method(method, config, max(steps, 1))
-    checkpoint = RunCheckpoint(run_dir.checkpoints, write=False)
-    if not checkpoint.restore(method, warn=found.notes.append):
-        raise ValueError("the run has no checkpoint")
     views = fixed_views(config, training_images(config).take(VIEWED // 2))
-    pairs = _slimmed(method, views) if config.slims else _one_encoder(method, views)
+    if config.slims:
+        pairs = _slimmed(_restored(config, run_dir, found), views)
+    else:
+        pairs = _one_encoder(_saved(run_dir), views)
     return {
         what: {
             title: correlation(a[:, :_DIMENSIONS], b[:, :_DIMENSIONS])
@@ -141,6 +139,27 @@ def _correlations(config, run_dir, found):
         }
         for what, named in pairs.items()
     }
+
+
+def _restored(config, run_dir, found):
+    """The method of a run with a host, which the checkpoint alone has."""
+    if config.distill:
+        raise ValueError("of a host that is distilled too they are not drawn")
+    pretrained = found.results.get("pretrain", {})
+    steps = pretrained.get("steps", config.epochs) // config.epochs
+    method = build_method(config, pretrained.get("images", config.batch_size))
+    compile_method(method, config, max(steps, 1))
+    checkpoint = RunCheckpoint(run_dir.checkpoints, write=False)
+    if not checkpoint.restore(method, warn=found.notes.append):
+        raise ValueError("the run has no checkpoint")
+    return method
+
+
+def _saved(run_dir):
+    """The encoder and the projector of a run, as a method."""
+    if not run_dir.projector.is_file():
+        raise ValueError("the run has no projector.keras")
+    return BarlowTwins(run_dir.load_encoder(), run_dir.load_encoder(run_dir.projector))
 
 
 def _slimmed(method, views):

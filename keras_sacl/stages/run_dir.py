@@ -23,6 +23,7 @@ class RunDir:
         self.results_file = self.path / "results.json"
         self.checkpoints = self.path / "checkpoints"
         self.encoder = self.path / "encoder.keras"
+        self.projector = self.path / "projector.keras"
         self.classifier = self.path / "classifier.keras"
         self.export = self.path / "export"
         self.report = self.path / "report.html"

@@ -9,10 +9,18 @@ import tensorflow as tf
 
 from keras_sacl import callbacks
 from keras_sacl.config import ConfigError
-from keras_sacl.data import get_preset, load_source, plain_batches, two_view_dataset, view_finisher
+from keras_sacl.data import (
+    all_presets,
+    get_preset,
+    load_source,
+    plain_batches,
+    two_view_dataset,
+    view_finisher,
+)
 from keras_sacl.evaluation import label_kind
 from keras_sacl.stages.build import build_method, compile_method
-from keras_sacl.stages.inputs import VIEWED, augmented_images, fixed_views
+from keras_sacl.stages.distilling import Distilling
+from keras_sacl.stages.inputs import VIEWED, augmented_images, fixed_views, initial_encoder
 from keras_sacl.stages.strategy import is_first, make_strategy
 
 _MONITOR_BANK, _MONITOR_QUERIES = 5000, 1000
@@ -46,6 +54,10 @@ class Training:
         self.strategy = make_strategy(config)
         self.first = is_first(config)
         self.step = 0
+        self._distilling = None
+        if config.distill:
+            with self.strategy.scope():
+                self._distilling = Distilling(config, source, run_dir, say)
         self._build(1.0)
 
     def resume(self):
@@ -71,6 +83,8 @@ class Training:
             CheckpointError: If a checkpoint could not be written.
             StoppedBySignal: After a checkpoint.
         """
+        if not self.step:
+            self._start()
         for rollbacks in itertools.count():
             try:
                 return self._fit()
@@ -82,10 +96,12 @@ class Training:
     def _build(self, rate_factor):
         config = self.config
         with self.strategy.scope():
-            self.method = build_method(config)
+            distiller = self._distilling and self._distilling.distiller()
+            self.method = build_method(config, len(self.source), distiller)
             compile_method(self.method, config, self.steps, rate_factor)
         if augment_on(config) == "device":
-            self.method.finish_views = view_finisher(get_preset(config.augmentation))
+            presets = all_presets(get_preset(config.augmentation), config.small_views)
+            self.method.finish_views = view_finisher(presets)
         self._guard = callbacks.CollapseGuard()
         self._checkpoint = callbacks.RunCheckpoint(
             self.run_dir.checkpoints,
@@ -96,10 +112,19 @@ class Training:
             guard=self._guard,
         )
 
+    def _start(self):
+        """What a run does before its first step, and one that is resumed does not."""
+        if self._distilling is not None:
+            self._distilling.start(self.method)
+        if self.config.init_from is not None:
+            self.method.start_from(initial_encoder(self.config))
+
     def _roll_back(self, stopped):
         factor = self._checkpoint.rate_factor / 2
         self._build(factor)
         self.step = self._checkpoint.restore(self.method, warn=self.say)
+        if not self.step:
+            self._start()
         self._checkpoint.rate_factor = factor  # the file has the one that was too high
         self.say(f"{stopped}; back to step {self.step} with {factor:g} of the learning rate")
 
@@ -138,6 +163,9 @@ class Training:
                 augment_on=augment_on(config),
                 service=config.data_service,
                 part=part,
+                small_views=config.small_views,
+                small_size=config.small_size,
+                rows=self._distilling and self._distilling.rows,
             )
 
         def own_views(context):

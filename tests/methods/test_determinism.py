@@ -64,7 +64,7 @@ def test_no_sum_of_a_step_depends_on_timing(method, encoder, precision):
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
-        model = build_method(config)
+        model = build_method(config, images=1000)
         compile_method(model, config, 10, 1.0)
     finally:
         keras.config.set_dtype_policy(policy)

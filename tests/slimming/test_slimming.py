@@ -125,6 +125,28 @@ def test_statistics_are_apart(execution):
         np.testing.assert_array_equal(np.asarray(v), old)
 
 
+@pytest.mark.parametrize("selection", ["leading", "magnitude"])
+def test_a_frozen_layer_is_the_same_in_host_and_slim_network(selection):
+    host, slim = randomise(network(1.5)), network(1)
+    frozen = ("stem", "stem_bn")
+    for model in (host, slim):
+        for name in frozen:
+            model.get_layer(name).trainable = False
+    before = [np.asarray(v) for name in frozen for v in host.get_layer(name).variables]
+    results = []
+    for execution in ("mask", "slice"):
+        encoder = SlimmableEncoder(host, slim, execution=execution, selection=selection)
+        y, gradients, statistics = slim_step(encoder, images())
+        assert len(statistics) == 4  # of the two BatchNorms that learn
+        extracted = encoder.extract_slim()
+        results.append([y, *gradients, *map(np.asarray, statistics), extracted(images())])
+    for masked, sliced in zip(*results, strict=True):
+        np.testing.assert_allclose(sliced, masked, rtol=1e-4, atol=1e-4 * np.abs(masked).max())
+    after = [v for name in frozen for v in host.get_layer(name).variables]
+    for v, old in zip(after, before, strict=True):
+        np.testing.assert_array_equal(np.asarray(v), old)
+
+
 @pytest.mark.parametrize("execution", ["mask", "slice"])
 @pytest.mark.parametrize("selection", ["leading", "magnitude"])
 def test_save_and_load(tmp_path, execution, selection):
@@ -207,3 +229,7 @@ def test_bad_arguments_are_named():
     normalised = keras.Model(x, layers.LayerNormalization(name="norm")(x))
     with pytest.raises(ValueError, match="LayerNormalization 'norm'"):
         insert_masks(normalised, keep=0.5)
+    tokens = keras.Input((4, 6))
+    attending = keras.Model(tokens, layers.MultiHeadAttention(2, 3, name="heads")(tokens, tokens))
+    with pytest.raises(ValueError, match="use execution=\"slice\" .*MultiHeadAttention 'heads'"):
+        insert_masks(attending, keep=0.5)

@@ -25,7 +25,7 @@ from keras_sacl.data import (
 )
 from keras_sacl.data.order import ordered_steps
 from keras_sacl.finetuning import Classifier, build_classifier
-from keras_sacl.stages.build import build_method
+from keras_sacl.stages.build import build_networks
 from keras_sacl.stages.finetune import finetune, protocol, train_classifier
 from keras_sacl.stages.summary import summary
 
@@ -54,7 +54,7 @@ def started(folder, **changes):
     """(config, run directory) with an encoder that has learned nothing."""
     config = configured(folder, **changes)
     run_dir = stages.RunDir(folder)
-    build_method(config).deployed_encoder().save(run_dir.encoder)
+    build_networks(config)[0].save(run_dir.encoder)
     return config, run_dir
 
 

@@ -14,7 +14,7 @@ from keras_sacl.data import load_source
 from keras_sacl.encoders import build_encoder
 from keras_sacl.evaluation import fingerprint
 from keras_sacl.finetuning import SCOPES, Classifier, build_classifier
-from keras_sacl.stages.build import build_method
+from keras_sacl.stages.build import build_networks
 from keras_sacl.stages.finetune import finetune, protocol, train_classifier
 
 SLOW = pytest.mark.slow
@@ -206,7 +206,7 @@ def test_the_stage_leaves_the_encoder_and_records_the_scope(tmp_path):
     names = [protocol(configured(scope)) for scope in SCOPES]
     assert names == [f"finetune-sgd-lr0.1-10steps-b32{part}-v1" for part in NAMES]
     config, run_dir, said = configured("frozen"), stages.RunDir(tmp_path), []
-    build_method(config).deployed_encoder().save(run_dir.encoder)
+    build_networks(config)[0].save(run_dir.encoder)
     same = {"dataset": "digits", "num_train": 1442, "num_test": 355, "teacher": None}
     run_dir.record("finetune", [{**same, "protocol": n, "classifier": None} for n in names])
     result = finetune(config, run_dir, say=said.append)

@@ -18,7 +18,12 @@ from keras_sacl.report.run_report import RunReport
 from keras_sacl.report.tables import score_table
 from keras_sacl.slimming import SlimmableEncoder
 from keras_sacl.stages import build, evaluate, inputs
-from keras_sacl.stages.build import build_method, deployed_float32, steps_per_execution
+from keras_sacl.stages.build import (
+    build_method,
+    build_networks,
+    deployed_float32,
+    steps_per_execution,
+)
 from keras_sacl.stages.report import _costs
 from keras_sacl.stages.summary import summary
 from tests.networks import small_encoder
@@ -182,10 +187,10 @@ def test_labels_that_are_named_must_be_there(photos, tmp_path):
 def test_mixed_precision_deploys_float32():
     settings = {**SMALL, "method": "sacl_xd", "mixed_precision": "bfloat16"}
     config = RunConfig(**settings, dataset="digits").validated()
-    method = build_method(config)
+    method = build_method(config, images=1000)
     assert keras.config.dtype_policy().name == "float32"  # the policy is back to what it was
     assert method.encoder.host.layers[1].compute_dtype == "bfloat16"
-    deployed = deployed_float32(method, config)
+    deployed = deployed_float32(method.encoder, config)
     assert {layer.compute_dtype for layer in deployed.layers} == {"float32"}
     for a, b in zip(deployed.get_weights(), method.deployed_encoder().get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -197,7 +202,7 @@ def test_without_a_wider_host_sacl_is_what_is_left_of_it():
     assert RunConfig(method="sacl_xd").validated().alpha == 0.9
     assert RunConfig(method="sacl", width=1.0).validated().host_width == 1.5
     one = RunConfig(method="sacl", width=0.5, slim_widths=(0.5,)).validated()
-    assert type(build_method(one).encoder) is SlimmableEncoder
+    assert type(build_networks(one)[0]) is SlimmableEncoder
 
 
 def test_several_steps_per_execution_are_the_same_steps(tmp_path):
@@ -265,7 +270,7 @@ def test_every_encoder_of_a_run_has_its_activation(monkeypatch):
         **{**SMALL, "method": "sacl"}, slim_widths=(0.5, 0.25), activation="relu6",
         mixed_precision="bfloat16",
     ).validated()  # fmt: skip
-    deployed_float32(build_method(config), config)
+    deployed_float32(build_networks(config)[0], config)
     assert given == [(width, "relu6") for width in (0.25, 0.5, 0.75, 0.5)]
 
 

@@ -1,0 +1,141 @@
+"""The method, its projector, and what is distilled into it."""
+
+import dataclasses
+
+from keras_sacl.config import choices
+from keras_sacl.config.defaults import LOSS_SCALES, listed
+from keras_sacl.config.settings import setting
+
+METHOD_NAMES = ("barlow_twins", "xd", "sacl", "sacl_xd", "moco_v2", "swav", "distill")
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodFields:
+    """Losses and what they need."""
+
+    # Method
+    method: str = setting(
+        "sacl_xd",
+        "barlow_twins, xd, sacl, sacl_xd, moco_v2, swav, or distill: --distill alone.",
+        choices=METHOD_NAMES,
+    )
+    alpha: float | None = setting(
+        None,
+        "Weight of the contrastive loss; the rest goes to XD. In [0, 1]. Default: 0.9, and 0.5 "
+        "for xd, without slimming.",
+        low=0,
+        high=1,
+    )
+    lambd: float = setting(0.005, "Weight of the off-diagonal terms of Barlow Twins and XD.", low=0)
+    loss_scale: float | None = setting(
+        None, f"Factor on the loss. Default by optimizer: {listed(LOSS_SCALES)}.", above=0
+    )
+    xd_pairs: str = setting(
+        "same_input",
+        "Pairs of XD: same_input or same_encoder.",
+        choices=("same_input", "same_encoder"),
+    )
+    xd_form: str = setting(
+        "correlation", "Form of XD: correlation or neg_log.", choices=("correlation", "neg_log")
+    )
+    gamma: float = setting(1e-3, "Weight of XD with --xd_form=neg_log.", low=0)
+    projector: str | None = setting(
+        None,
+        "Widths of the projector's layers. Default: 2048-128 for moco_v2 and swav, 2048-2048-2048 "
+        "for the others. distill alone has none.",
+    )
+    projector_batch_norm: bool | None = setting(
+        None, "BatchNorm in the projector. Default: not for moco_v2, whose layers have biases."
+    )
+    projector_dropout: float = setting(
+        0.0, "Share of the projector's hidden units that a step drops.", low=0, high=0.99
+    )
+    temperature: float | None = setting(
+        None, "Temperature of moco_v2 (default 0.2) and swav (0.1).", above=0
+    )
+    queue_size: int | None = setting(
+        None,
+        "Keys in the queue of moco_v2. Default: the largest power of two that is at most an eighth "
+        "of the images, up to 65536.",
+        low=2,
+    )
+    key_momentum: float = setting(
+        0.999, "Share of the old value that a weight of moco_v2's key encoder keeps each step.",
+        low=0, high=1,
+    )  # fmt: skip
+    key_batch_norm: str = setting(
+        "sync",
+        "Which images moco_v2 normalises together: sync (the whole batch), shuffle (those of each "
+        "replica) or split (--batch_norm_groups of a batch); in the latter two the keys come in "
+        "another order.",
+        choices=("sync", "shuffle", "split"),
+    )
+    batch_norm_groups: int = setting(
+        8, "Groups of a batch, over all replicas, with --key_batch_norm=split.", low=2
+    )
+    prototypes: int = setting(3000, "Prototypes of swav.", low=2)
+    frozen_prototype_epochs: int = setting(
+        1, "Epochs at the start in which swav's prototypes stay as they are.", low=0
+    )
+    small_views: int = setting(0, "Small views of each image, beside the two (swav).", low=0)
+    small_size: int | None = setting(
+        None, "Side of the small views in pixels. Default: 3/7 of --image_size (96 of 224).", low=8
+    )
+
+    # Distillation
+    distill: tuple = setting(
+        (),
+        "Distillation objectives with their weights, added to the loss of --method: "
+        "disco, seed, compress_1q, compress_2q, at, rkd, reg, reg_bn, cc, crd, such as "
+        "disco:1.0,rkd:0.5.",
+    )
+    teacher: str | None = setting(
+        None,
+        "Who to distil from: a .keras file, a run directory, a PyTorch checkpoint of a ResNet "
+        "(.pth.tar), or applications:NAME[:WEIGHTS] of keras.applications.",
+    )
+    teacher_encoder: str = setting(
+        "resnet50",
+        "Architecture of the teacher where a dry run has no file.",
+        choices=choices.encoders,
+    )
+    teacher_width: float = setting(1.0, "Its width.", above=0, high=16)
+    teacher_projector: str | None = setting(
+        None, "Widths of its projector, such as 2048-128; without, it has none."
+    )
+    teacher_precision: str = setting(
+        "auto", "Compute type of the teacher: auto (float16 on a GPU, else float32) or its name.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )  # fmt: skip
+    cache_teacher: bool = setting(
+        False,
+        "Run the teacher once over the images, without augmentation, and keep what it gives on "
+        "disk.",
+    )
+    teacher_cache_dir: str | None = setting(
+        None,
+        "Where --cache_teacher keeps it, for several runs to share. Default: teacher/ in the run "
+        "directory.",
+        free=True,
+    )
+    distill_hidden: int = setting(
+        2048, "Hidden width of the heads of disco and seed where the projector is not theirs.",
+        low=2,
+    )  # fmt: skip
+    distill_temperature: float | None = setting(
+        None,
+        "Temperature of the teacher's similarities. Default: seed 0.01, compress 0.04, crd 0.07.",
+        above=0,
+    )
+    distill_queue_size: int | None = setting(
+        None,
+        "Teacher embeddings in the queues of seed (at most 65536 by default), compress (128000) "
+        "and crd (16384). Default: that, but not more than the images.",
+        low=2,
+    )
+    distill_clusters: int | None = setting(
+        None, "Clusters of cc. Default: one for 80 images, up to 16000.", low=2
+    )
+    init_from: str | None = setting(
+        None, "Run directory whose encoder.keras the encoder starts from."
+    )

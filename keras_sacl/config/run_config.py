@@ -1,0 +1,206 @@
+"""`RunConfig`: the settings of a run."""
+
+import dataclasses
+import math
+
+from keras_sacl.config import defaults, distilling
+from keras_sacl.config.method_fields import MethodFields
+from keras_sacl.config.product_fields import ProductFields
+from keras_sacl.config.run_fields import RunFields
+from keras_sacl.config.settings import (
+    ConfigError,
+    check_between,
+    check_setting,
+    numbers,
+    parsed,
+)
+from keras_sacl.config.training_fields import TrainingFields
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
+    """The settings of a run; `train.py` makes one flag of each field."""
+
+    @property
+    def widths(self):
+        """The deployed widths, the largest first: --slim_widths, or --width alone."""
+        return self.slim_widths or (self.width,)
+
+    @property
+    def slims(self):
+        """Whether a host is trained around the deployed network."""
+        narrower = self.host_width != self.width or len(self.widths) > 1
+        return self.method.startswith("sacl") and narrower
+
+    @property
+    def effective_method(self):
+        """Without a wider host, SACL is Barlow Twins and SACL + XD is XD."""
+        if self.slims or not self.method.startswith("sacl"):
+            return self.method
+        return {"sacl": "barlow_twins", "sacl_xd": "xd"}[self.method]
+
+    def validated(self):
+        """This configuration with the defaults that hang on others filled in.
+
+        Raises:
+            ConfigError: On the first setting that cannot work.
+        """
+        for field in dataclasses.fields(self):
+            check_setting(field, getattr(self, field.name))
+        self._check_run()
+        slim_widths = numbers("slim_widths", self.slim_widths, "1.0,0.75,0.5")
+        width = (*slim_widths, 1.0)[0] if self.width is None else self.width
+        if slim_widths:
+            self._check_slim_widths(slim_widths, width)
+        host_width = self.host_width
+        if host_width is None:
+            host_width = 1.5 * width if self.method.startswith("sacl") else width
+        if not (math.isfinite(host_width) and host_width >= width):
+            raise ConfigError(
+                "host_width", host_width, f"must be at least --width={width} (K x width)"
+            )
+        config = dataclasses.replace(
+            self,
+            width=width,
+            slim_widths=slim_widths,
+            host_width=host_width,
+            drop_epochs=numbers("drop_epochs", self.drop_epochs, "90,120"),
+        )
+        missing = {
+            "alpha": 0.5 if config.effective_method == "xd" else 0.9,
+            "learning_rate": defaults.LEARNING_RATES[self.optimizer],
+            "loss_scale": defaults.LOSS_SCALES[self.optimizer],
+            "projector": defaults.PROJECTORS.get(self.method, defaults.PROJECTOR),
+            "projector_batch_norm": self.method != "moco_v2",
+            "temperature": defaults.TEMPERATURES.get(self.method, defaults.TEMPERATURE),
+            "small_size": max(8, round(self.image_size * 3 / 7)),
+        }
+        missing = {k: v for k, v in missing.items() if getattr(config, k) is None}
+        config = dataclasses.replace(config, **missing)
+        config._check_method()
+        distilling.check(config)
+        return config
+
+    def _check_run(self):
+        if not self.run_dir:
+            raise ConfigError("run_dir", self.run_dir, "name a directory")
+        if self.resume and self.overwrite:
+            raise ConfigError("overwrite", True, "cannot be combined with --resume; choose one")
+        if self.data_service is not None and "://" not in self.data_service:
+            raise ConfigError(
+                "data_service", self.data_service, "must be an address such as grpc://HOST:5000"
+            )
+        if self.replicas is not None:
+            self.check_replicas(self.replicas)
+        if self.eval_encoder is not None and self.stages != ("evaluate",):
+            raise ConfigError("eval_encoder", self.eval_encoder, "needs --stages=evaluate")
+        check_between("warmup_epochs", self.warmup_epochs, 0, self.epochs)
+
+    def _check_method(self):
+        from keras_sacl.heads import parse_projector
+
+        try:
+            parse_projector(self.projector)
+        except ValueError as error:
+            raise ConfigError(
+                "projector", self.projector, "must be layer widths such as 2048-2048-2048"
+            ) from error
+        if self.small_views and self.method != "swav":
+            raise ConfigError("small_views", self.small_views, "needs --method=swav")
+        drops = ",".join(map(str, self.drop_epochs))
+        if (self.schedule == "steps") != bool(self.drop_epochs):
+            raise ConfigError("drop_epochs", drops, "goes with --schedule=steps, such as 90,120")
+        if list(self.drop_epochs) != sorted(self.drop_epochs):
+            raise ConfigError("drop_epochs", drops, "must rise, such as 90,120")
+        if self.method == "moco_v2" and self.key_batch_norm == "split":
+            groups = self.batch_norm_groups
+            if self.batch_size % groups or self.batch_size < 2 * groups:
+                raise ConfigError(
+                    "batch_norm_groups", groups,
+                    f"must divide --batch_size={self.batch_size} into groups of at least 2",
+                )  # fmt: skip
+        if self.init_from is not None and self.slims:
+            raise ConfigError(
+                "init_from", self.init_from,
+                "starts one network, not a host and its slim network; leave it out, or take "
+                "--method=xd",
+            )  # fmt: skip
+
+    def _check_slim_widths(self, widths, width):
+        text = ",".join(map(str, widths))
+        if not all(a > b for a, b in zip(widths, (*widths[1:], 0), strict=True)):
+            raise ConfigError(
+                "slim_widths", text, "must be above 0, each below the one before: 1.0,0.75,0.5"
+            )
+        if widths[0] != width:
+            raise ConfigError("slim_widths", text, f"must begin with --width={width}, the widest")
+        if len(widths) > 1 and not self.method.startswith("sacl"):
+            raise ConfigError(
+                "slim_widths", text, f"needs --method=sacl or sacl_xd; {self.method} has one width"
+            )
+        if len(widths) > 1 and self.slim_execution == "mask":
+            raise ConfigError(
+                "slim_execution", "mask", f"runs one width; --slim_widths={text} needs slice"
+            )
+
+    def check_replicas(self, count):
+        """Raises ConfigError if these settings cannot be trained on so many replicas."""
+        if count == 1:
+            return
+        if self.batch_size % count or self.batch_size < 2 * count:
+            raise ConfigError(
+                "batch_size", self.batch_size,
+                f"must be a multiple of the {count} replicas, and at least 2 for each",
+            )  # fmt: skip
+        if self.mixed_precision == "float16":
+            # Keras' loss scaling looks for infinities on one replica alone.
+            raise ConfigError(
+                "mixed_precision", "float16", f"needs one replica, not {count}; take bfloat16"
+            )
+        if self.jit_compile == "true":
+            raise ConfigError("jit_compile", "true", f"needs one replica, not {count}")
+
+    def differences(self, other):
+        """Names of the settings that differ and that a resumed run may not change."""
+        return [
+            field.name
+            for field in dataclasses.fields(self)
+            if not field.metadata["free"]
+            and getattr(self, field.name) != getattr(other, field.name)
+        ]
+
+    @classmethod
+    def from_flag_lines(cls, text):
+        """The validated configuration that `flag_lines` was written from.
+
+        Args:
+            text: Contents of a run's flags.txt.
+
+        Raises:
+            ConfigError: On a setting that this version does not have, or a value that cannot
+                work.
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        values = {}
+        for line in filter(None, map(str.strip, text.splitlines())):
+            name, equals, value = line.removeprefix("--").partition("=")
+            if name not in fields and not equals and name.removeprefix("no") in fields:
+                name, value = name.removeprefix("no"), "false"
+            if name not in fields:
+                raise ConfigError(name, value, "is no setting of this version of keras_sacl")
+            values[name] = parsed(fields[name], value)
+        return cls(**values).validated()
+
+    def flag_lines(self):
+        """The lines of a flagfile that reproduces this configuration."""
+        lines = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is None or value == () or field.name in ("resume", "overwrite"):
+                continue
+            if isinstance(value, bool):
+                lines.append(f"--{field.name}" if value else f"--no{field.name}")
+            else:
+                value = ",".join(map(str, value)) if isinstance(value, tuple) else value
+                lines.append(f"--{field.name}={value}")
+        return lines
