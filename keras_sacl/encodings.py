@@ -1,7 +1,5 @@
 """What a network makes of one view."""
 
-import functools
-
 from keras_sacl.replicas import global_batch
 
 
@@ -20,18 +18,25 @@ class Encodings:
     """
 
     mean = None
+    # Not `functools.cached_property`: until Python 3.12 all instances share a lock, that one
+    # replica would hold while it waits for the others, which wait for the lock.
+    _features = _embeddings = None
 
     def __init__(self, features, project=None, maps=()):
         self._own, self._project, self.maps = features, project, tuple(maps)
 
-    @functools.cached_property
+    @property
     def features(self):
         """(N, F) of the images of all replicas."""
-        return global_batch(self._own)
+        if self._features is None:
+            self._features = global_batch(self._own)
+        return self._features
 
-    @functools.cached_property
+    @property
     def embeddings(self):
         """(N, D) of the images of all replicas; the features, where there is no projector."""
         if self._project is None:
             return self.features
-        return global_batch(self._project(self._own))
+        if self._embeddings is None:
+            self._embeddings = global_batch(self._project(self._own))
+        return self._embeddings

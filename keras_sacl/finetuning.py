@@ -16,8 +16,8 @@ import tensorflow as tf
 
 from keras_sacl.batch_norm import training_pass
 from keras_sacl.distillation import kd_loss
-from keras_sacl.evaluation.stage_maps import layers_before, stage_maps, trunk
 from keras_sacl.replicas import replica_count
+from keras_sacl.stage_maps import layers_before, stage_maps, trunk
 
 SCOPES = ("full", "last_blocks", "frozen")
 

@@ -1,5 +1,7 @@
 """Networks without gradient: frozen passes, and the mean of a network over its own past."""
 
+from types import SimpleNamespace
+
 import keras
 import tensorflow as tf
 
@@ -60,27 +62,25 @@ class MomentumNetwork(keras.layers.Layer):
         self.momentum = momentum
         self.mean = keras.models.clone_model(network)
         self.mean.set_weights(network.get_weights())
-        # Out of Keras' sight: the variables are those of `mean` and of the method's own network.
-        self._pairs = list(
-            zip(self.mean.trainable_variables, network.trainable_variables, strict=True)
-        )
+        pairs = list(zip(self.mean.trainable_variables, network.trainable_variables, strict=True))
         # The variables and not the layer: a BatchNorm that is frozen as a layer would go by its
         # moving statistics.
         for variable in self.mean.trainable_variables:
             variable.trainable = False
-        self._untracked = {"pass": training_pass(self.mean, groups=groups)}
+        # Out of Keras' sight: the variables are those of `mean` and of the method's own network.
+        self._hidden = SimpleNamespace(pairs=pairs, run=training_pass(self.mean, groups=groups))
         self.built = True
 
     def copy(self):
         """Makes the mean the present network."""
-        for mean, present in self._pairs:
+        for mean, present in self._hidden.pairs:
             mean.assign(present)
 
     def update(self):
         """One step towards the present network."""
-        for mean, present in self._pairs:
+        for mean, present in self._hidden.pairs:
             mean.assign(mean * self.momentum + present * (1 - self.momentum))
 
     def call(self, x):
         """[f_k(x)], in training mode and without gradient."""
-        return frozen_call(self._untracked["pass"], x)
+        return frozen_call(self._hidden.run, x)

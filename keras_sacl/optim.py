@@ -19,7 +19,8 @@ class LARS(keras.optimizers.Optimizer):
         m  <- momentum * m + g
         w  <- w - learning_rate * m
 
-    Variables of rank 0 or 1 (biases, norm parameters) get neither decay nor adaptation.
+    Biases and norm parameters get neither decay nor adaptation: variables of rank 0 or 1, and
+    the biases of attention, which have a rank of 2.
 
     "Large Batch Training of Convolutional Networks" (2017), as used for Barlow Twins (2021).
 
@@ -55,7 +56,7 @@ class LARS(keras.optimizers.Optimizer):
     def update_step(self, gradient, variable, learning_rate):
         m = self._momentums[self._get_variable_index(variable)]
         g, w = ops.cast(gradient, variable.dtype), ops.convert_to_tensor(variable)
-        if len(variable.shape) > 1:
+        if len(variable.shape) > 1 and variable.name != "bias":
             g = g + self.decay * w
             w_norm, g_norm = ops.norm(ops.reshape(w, (-1,))), ops.norm(ops.reshape(g, (-1,)))
             adapted = self.trust * w_norm / ops.where(g_norm > 0, g_norm, 1.0)
@@ -222,19 +223,20 @@ class Lamb(_DecaysKernelsOnly, keras.optimizers.Lamb):
     """`keras.optimizers.Lamb`, with decoupled decay of kernels only."""
 
 
-def build_optimizer(name, learning_rate, weight_decay=0.0):
+def build_optimizer(name, learning_rate, weight_decay=0.0, trust=0.02):
     """An optimizer by name; biases and norm parameters are never decayed.
 
     Args:
         name: One of `OPTIMIZERS`. SGD has momentum 0.9.
         learning_rate: A float or a schedule.
         weight_decay: Coupled for lars and sgd, decoupled for the others.
+        trust: The trust coefficient of lars.
 
     Raises:
         ValueError: On an unknown name.
     """
     if name == "lars":
-        return LARS(learning_rate, weight_decay=weight_decay)
+        return LARS(learning_rate, weight_decay=weight_decay, trust=trust)
     if name == "sgd":
         return SGD(learning_rate, momentum=0.9, weight_decay=weight_decay or None)
     if name == "adamw":

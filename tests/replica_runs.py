@@ -9,9 +9,24 @@ import sys
 
 import numpy as np
 
-METHODS = ("barlow_twins", "xd", "sacl", "sacl_xd")
+_QUEUE = {"queue_size": 48}  # no multiple of the batch
+METHODS = {
+    "barlow_twins": {},
+    "xd": {},
+    "sacl": {"slim_selection": "magnitude"},
+    "sacl_xd": {},
+    "moco_v2": _QUEUE,
+    "moco_v2 split": {**_QUEUE, "key_batch_norm": "split", "batch_norm_groups": 4},
+    "moco_v2 shuffle": {**_QUEUE, "key_batch_norm": "shuffle"},
+    "swav": {"prototypes": 24, "small_views": 1, "small_size": 8, "frozen_prototype_epochs": 0},
+    "distill": {
+        "distill": ("seed", "compress_2q:0.5", "crd:0.1"), "teacher": "at random",
+        "distill_queue_size": 48, "distill_hidden": 16,
+    },
+}  # fmt: skip
 # float64 shows that the sums are the same, float32 that nothing is lost on the way.
 STEPS = {"float64": 20, "float32": 5}
+IN_FLOAT32 = ("barlow_twins", "xd", "sacl", "sacl_xd")
 _SMALL = "small"
 
 
@@ -29,32 +44,56 @@ def main(replicas, out, encoder):
         encoder = "resnet20_cifar"
     found = {}
     for precision, steps in STEPS.items():
-        for name in METHODS:
+        for name in METHODS if precision == "float64" else IN_FLOAT32:
+            settings = METHODS[name]
+            if name == "moco_v2 shuffle" and replicas == 1:  # the statistics of two replicas
+                settings = {**_QUEUE, "key_batch_norm": "split", "batch_norm_groups": 2}
             config = RunConfig(
-                method=name, dataset="digits", augmentation="digits", encoder=encoder,
+                method=name.split()[0], dataset="digits", augmentation="digits", encoder=encoder,
                 width=0.25, image_size=16, projector="32-32", batch_size=32,
-                mixed_precision=precision, replicas=replicas,
-                slim_selection="magnitude" if name == "sacl" else "leading",
+                mixed_precision=precision, replicas=replicas, **settings,
             ).validated()  # fmt: skip
             strategy = make_strategy(config)
             with strategy.scope():
-                method = build.build_method(config, len(source))
+                distiller = _distiller(config, len(source)) if config.distill else None
+                method = build.build_method(config, len(source), distiller)
                 # The first steps of the warm-up of the CIFAR-10 recipe.
                 build.compile_method(method, config, steps_per_epoch=20_000 // 32)
             data = two_view_dataset(
-                source, get_preset("digits"), image_size=16, batch_size=32, seed=0, epochs=1
-            )
+                source, get_preset("digits"), image_size=16, batch_size=32, seed=0, epochs=1,
+                small_views=config.small_views, small_size=config.small_size,
+            )  # fmt: skip
             history = method.fit(data.take(steps), verbose=0, shuffle=False)
             assert method.distribute_strategy.num_replicas_in_sync == replicas
             variables = {"": method.variables, "optimizer/": method.optimizer.variables}
             for where, group in variables.items():
                 for i, variable in enumerate(group):
                     key = f"{precision}/{name}/{where}{i}/{variable.name}"
-                    found[key] = np.asarray(variable)
+                    found[key] = _of_all_replicas(variable)
             for key, values in history.history.items():
                 found[f"{precision}/{name}/logs/{key}"] = np.array(values)
             keras.backend.clear_session()
     np.savez(out, **found)
+
+
+def _of_all_replicas(variable):
+    """Its value, which is to be the same everywhere."""
+    first, *others = map(np.asarray, getattr(variable.value, "values", [variable]))
+    for other in others:
+        np.testing.assert_allclose(other, first, rtol=1e-6, atol=1e-12, err_msg=variable.path)
+    return first
+
+
+def _distiller(config, images):
+    import keras
+
+    from keras_sacl.config.distilling import objective_weights
+    from keras_sacl.distillation import Distiller
+    from keras_sacl.stages.distilling import objectives
+
+    keras.utils.set_random_seed(1)
+    teacher = _small_encoder("teacher", width=0.5, image_size=16, activation="default")
+    return Distiller(objectives(config, images), objective_weights(config), teacher)
 
 
 def _small_encoder(name, *, width, image_size, activation):

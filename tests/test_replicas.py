@@ -10,7 +10,7 @@ import tempfile
 import numpy as np
 import pytest
 
-from tests.replica_runs import METHODS
+from tests.replica_runs import IN_FLOAT32, METHODS
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -36,7 +36,7 @@ def worst(replicas, encoder, precision, method):
     assert one.keys() == several.keys()
     found = [(0.0, "")]
     for name, value in one.items():
-        if name.startswith(prefix) and value.dtype.kind == "f":
+        if name.startswith(prefix) and value.dtype.kind in "fi":
             largest = np.abs(value).max()
             assert np.isfinite(several[name]).all(), name
             apart = np.abs(several[name].astype(np.float64) - value).max()
@@ -47,9 +47,12 @@ def worst(replicas, encoder, precision, method):
 
 @pytest.mark.parametrize("replicas", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_replicas_equal_one(replicas):
-    """Weights, slim statistics, optimizer and logs, after 20 and 5 steps of 32 images."""
+    """Weights, statistics, queues, optimizer and logs, after 20 and 5 steps of 32 images."""
     for method in METHODS:
+        if method == "moco_v2 shuffle" and replicas > 2:
+            continue  # the one replica has the groups of two
         assert worst(replicas, "small", "float64", method)[0] < 1e-9
+    for method in IN_FLOAT32:
         assert worst(replicas, "small", "float32", method)[0] < 1e-5
 
 

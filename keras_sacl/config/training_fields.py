@@ -71,7 +71,7 @@ class TrainingFields:
     eval_test_split: str | None = setting(None, "Its test split. Default: --test_split.", free=True)
     eval_protocols: tuple = setting(
         ("knn", "linear"),
-        "What to measure: knn, best_nn, knn_1shot, knn_1pct, knn_10pct, linear, linear_sgd, "
+        "What to measure: knn, nn, best_nn, knn_1shot, knn_1pct, knn_10pct, linear, linear_sgd, "
         "linear_disco, linear_disco_resnet, linear_ssl_small, linear_compress, clusters, "
         "retrieval, representation, "
         "two_views, information, layers, multi_label; or all, for all that the data allow.",
@@ -106,6 +106,11 @@ class TrainingFields:
     learning_rate: float | None = setting(
         None,
         f"Peak learning rate. Default by optimizer: {listed(LEARNING_RATES)}.",
+        above=0,
+    )
+    lars_trust: float = setting(
+        0.02,
+        "Trust coefficient of lars: 0.02 as published for CIFAR, 0.001 for ImageNet.",
         above=0,
     )
     weight_decay: float = setting(1e-4, "Weight decay; not for biases and norm parameters.", low=0)

@@ -1,64 +1,67 @@
-"""Which networks each method runs, how often, and what its loss multiplies: the ledger of costs.
+"""Which networks each method runs, on what, and what its loss multiplies: the ledger of costs.
 
-Beside this library's methods stand the ones they are compared with, as their papers run them.
+Beside this library's methods stand the distillations they are compared with, as their papers run
+them: a method of ours, objectives, heads and epochs.
 """
 
 import dataclasses
 import difflib
 from collections.abc import Callable
 
-_LOCAL_CROP = (96 / 224) ** 2  # SwAV's small crops: their share of a full view's pixels
-_LOCAL_CROPS, _PROTOTYPES = 6, 3000
-_MOCO_QUEUE, _COMPRESS_QUEUE = 65_536, 128_000
+from keras_sacl.costs.products import correlation_flops, similarity_flops
+from keras_sacl.distillation import SEED, CompRess1Q, CompRess2Q, DisCo
+from keras_sacl.methods.xd import XD_FORMS
 
-
-def projector_flops(features, widths):
-    """FLOPs of the dense layers of a projector for one image: F features to `widths` in turn."""
-    sides = (features, *widths)
-    return 2 * sum(a * b for a, b in zip(sides, sides[1:], strict=False))
-
-
-def correlation_flops(n, d, frozen=False):
-    """FLOPs of the sum over C_ij^2 of one pair of (N, D) embeddings, and of its gradient.
-
-    As `losses.correlation_terms` does it: two (N, N) Gram matrices where N < D, else one (D, D)
-    matrix, and as gradient one more product for each side that is not frozen.
-
-    Args:
-        n, d: N and D.
-        frozen: Whether one of the two sides is.
-
-    Returns:
-        An int, for the whole batch.
-    """
-    forward, product = (2, 2 * n * n * d) if n < d else (1, 2 * n * d * d)
-    return (forward + (1 if frozen else 2)) * product
-
-
-def similarity_flops(n, d, anchors, products=1):
-    """FLOPs of comparing (N, D) embeddings with (K, D) anchors, `products` matrix products.
-
-    One without gradient, two with that of the embeddings, three with that of the anchors too.
-    """
-    return products * 2 * n * d * anchors
+SMALL_AREA = (96 / 224) ** 2  # SwAV's small crops: their share of a full view's pixels
 
 
 @dataclasses.dataclass(frozen=True)
 class Pass:
-    """Forward passes of one network: how many views of an image it sees, and how.
+    """Passes of one network, and of the projector behind it.
 
     Attributes:
-        network: "host", "slim" (the network that is deployed, whether slimmed or the only one),
-            "momentum" (its moving average) or "teacher".
-        views: How many.
+        network: "host", "slim" (the network that is deployed, whether slimmed or the only one)
+            or "momentum" (its moving average).
+        views: Of each image: "a", "b" or "ab".
         trained: Whether gradients flow back.
-        area: Share of a full view's pixels. Convolutions cost in proportion.
     """
 
     network: str
-    views: int
+    views: str
     trained: bool
-    area: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What single methods can be told; by default as their papers have it.
+
+    Attributes:
+        queue_size: Keys of MoCo-v2.
+        prototypes: Of SwAV.
+        small_views: Of SwAV: of each image, beside the two.
+        small_flops: FLOPs of a forward pass of one of them; None: as if convolutions cost in
+            proportion to the pixels, 96 x 96 of 224 x 224.
+        xd_form: Of XD: "correlation" or "neg_log".
+
+    Raises:
+        ValueError: On a number that is too small, or an unknown form.
+    """
+
+    queue_size: int = 65_536
+    prototypes: int = 3000
+    small_views: int = 6
+    small_flops: int | None = None
+    xd_form: str = "correlation"
+
+    def __post_init__(self):
+        for name, least in (("queue_size", 1), ("prototypes", 1), ("small_views", 0)):
+            value = getattr(self, name)
+            if not value >= least:
+                raise ValueError(f"`{name}` must be at least {least}. Received: {name}={value}")
+        if self.xd_form not in XD_FORMS:
+            raise ValueError(
+                f"`xd_form` must be one of {XD_FORMS}. Received: xd_form={self.xd_form!r}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,54 +70,66 @@ class Method:
 
     Attributes:
         passes: Of its networks, for one image.
-        epochs: The paper's, on ImageNet-1K.
-        loss: (N, D of the student, D of the teacher) to the FLOPs of a step's matrix products.
-        source: Title and year of the paper, and what was assumed.
-        head: (F, teacher's F) to the widths of the projector; host and slim share it.
-        teacher_head: F to the widths of the teacher's projector.
+        loss: (N, D, `Options`) to the FLOPs of a step's matrix products.
+        projector: F to the widths of the projector in the paper; host and slim share it.
+        epochs: The paper's, on ImageNet-1K; None where no paper is.
+        source: Title and year of the paper, and what was assumed; "" where no paper is.
+        small_views: Whether it sees `Options.small_views` too.
+        objectives: Classes of the distillation objectives that the paper adds.
+        teacher_projector: The teacher's features to the widths of its projector in the paper.
         teacher_epochs: MoCo-v2 epochs that the paper's ResNet-50 teacher had; 0: no teacher.
         cacheable: Whether the teacher may see each image once, without augmentation.
     """
 
     passes: tuple[Pass, ...]
-    epochs: int
     loss: Callable
-    source: str
-    head: Callable
-    teacher_head: Callable = lambda features: (features, 128)
+    projector: Callable
+    epochs: int | None = None
+    source: str = ""
+    small_views: bool = False
+    objectives: tuple[type, ...] = ()
+    teacher_projector: Callable = lambda features: ()
     teacher_epochs: int = 0
     cacheable: bool = False
 
     def needs(self, network):
-        """Whether a pass of that network is among its passes."""
+        """Whether it cannot do without a "host", or a "teacher"."""
+        if network == "teacher":
+            return bool(self.objectives)
         return any(p.network == network for p in self.passes)
+
+    @property
+    def encoded(self):
+        """The views, a subset of {"a", "b"}, of which a student's encoding is there anyway."""
+        passes = (p for p in self.passes if p.network == "slim" and p.trained)
+        return {view for p in passes for view in p.views}
 
 
 def _barlow_twins_loss(n, d, _):
     return correlation_flops(n, d)
 
 
-def _xd_loss(n, d, _):
-    return correlation_flops(n, d) + 2 * correlation_flops(n, d, frozen=True)
+def _xd_loss(n, d, options):
+    pairs = 2 if options.xd_form == "correlation" else 0  # the other form is element-wise
+    return correlation_flops(n, d) + pairs * correlation_flops(n, d, frozen=True)
 
 
-def _moco_loss(n, d, _):
-    return similarity_flops(n, d, _MOCO_QUEUE, products=2)
+def _moco_loss(n, d, options):
+    return similarity_flops(n, d, options.queue_size, products=2)
 
 
-def _student_and_teacher_loss(queue):
-    def loss(n, d, teacher_d):
-        return similarity_flops(n, d, queue, products=2) + similarity_flops(n, teacher_d, queue)
-
-    return loss
+def _swav_loss(n, d, options):
+    # The prototypes are learned too; Sinkhorn iterations are element-wise.
+    views = 2 + options.small_views
+    return similarity_flops(views * n, d, options.prototypes, products=3)
 
 
 def _widths(*widths):
-    return lambda features, teacher_features: widths
+    return lambda features: widths
 
 
-def _moco_head(features, _):
-    return (features, 128)
+def _to_128(features):
+    return features, 128
 
 
 _SACL = (
@@ -123,62 +138,61 @@ _SACL = (
     "hidden width 4096"
 )
 _PAPER_PROJECTOR = _widths(4096, 4096, 4096)
-_SLIM, _TEACHER = Pass("slim", 1, True), Pass("teacher", 1, False)
-_MOMENTUM = Pass("momentum", 1, False)
+_BOTH = Pass("slim", "ab", True)
+_SLIMMED = Pass("host", "a", True), Pass("slim", "b", True)
 
 METHODS = {
     "barlow_twins": Method(
-        (Pass("slim", 2, True),), 1000, _barlow_twins_loss,
+        (_BOTH,), _barlow_twins_loss, _PAPER_PROJECTOR, 1000,
         "Barlow Twins: Self-Supervised Learning via Redundancy Reduction (2021); projector here as "
-        "in the SACL paper", _PAPER_PROJECTOR,
+        "in the SACL paper",
     ),
-    "xd": Method((Pass("slim", 2, True),), 100, _xd_loss, _SACL, _PAPER_PROJECTOR),
-    "sacl": Method(
-        (Pass("host", 1, True), _SLIM), 100, _barlow_twins_loss, _SACL, _PAPER_PROJECTOR
-    ),
+    "xd": Method((_BOTH,), _xd_loss, _PAPER_PROJECTOR, 100, _SACL),
+    "sacl": Method(_SLIMMED, _barlow_twins_loss, _PAPER_PROJECTOR, 100, _SACL),
     "sacl_xd": Method(
-        (Pass("host", 1, True), _SLIM, Pass("host", 1, False), Pass("slim", 1, False)),
-        100, _xd_loss, _SACL, _PAPER_PROJECTOR,
+        (*_SLIMMED, Pass("host", "b", False), Pass("slim", "a", False)),
+        _xd_loss, _PAPER_PROJECTOR, 100, _SACL,
     ),
     "moco_v2": Method(
-        (_SLIM, _MOMENTUM), 200, _moco_loss,
+        (Pass("slim", "a", True), Pass("momentum", "b", False)), _moco_loss, _to_128, 200,
         "Improved Baselines with Momentum Contrastive Learning (2020): head F-128, queue 65,536",
-        _moco_head,
     ),
     "swav": Method(
-        (Pass("slim", 2, True), Pass("slim", _LOCAL_CROPS, True, _LOCAL_CROP)), 800,
-        # The prototypes are learned too; Sinkhorn iterations are element-wise.
-        lambda n, d, _: similarity_flops((2 + _LOCAL_CROPS) * n, d, _PROTOTYPES, products=3),
+        (_BOTH,), _swav_loss, _widths(2048, 128), 800,
         "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments (2020): "
         "2 crops of 224 px and 6 of 96 px, all trained; 3,000 prototypes, head 2048-128",
-        _widths(2048, 128),
+        small_views=True,
     ),
-    "seed": Method(
-        (_SLIM, _TEACHER), 200, _student_and_teacher_loss(_MOCO_QUEUE),
-        "SEED: Self-supervised Distillation for Visual Representation (2021): one view, which "
-        "student and teacher both see; queue 65,536 (without its small-patch variant)",
-        _moco_head, teacher_epochs=200,
+    # Its passes are those that the objectives ask for.
+    "distill": Method((), lambda n, d, _: 0, _widths()),
+}  # fmt: skip
+_COMPRESS = dataclasses.replace(
+    METHODS["distill"], epochs=130, teacher_epochs=800, cacheable=True, objectives=(CompRess1Q,),
+    source="CompRess: Self-Supervised Learning by Compressing Representations (2020), one queue of "
+    "128,000: a linear map to the teacher's features, no other head",
+)  # fmt: skip
+METHODS |= {
+    "seed": dataclasses.replace(
+        METHODS["distill"], projector=_to_128, teacher_projector=_to_128, objectives=(SEED,),
+        epochs=200, teacher_epochs=200,
+        source="SEED: Self-supervised Distillation for Visual Representation (2021): one view, "
+        "which student and teacher both see; queue 65,536 (without its small-patch variant)",
     ),
-    "disco": Method(
-        (Pass("slim", 2, True), _MOMENTUM, Pass("teacher", 2, False)), 200, _moco_loss,
-        "DisCo: Remedying Self-supervised Learning on Lightweight Models with Distilled "
+    "disco": dataclasses.replace(
+        METHODS["moco_v2"], projector=_widths(2048, 128), teacher_projector=_to_128,
+        objectives=(DisCo,), teacher_epochs=200,
+        source="DisCo: Remedying Self-supervised Learning on Lightweight Models with Distilled "
         "Contrastive Learning (2022): the student sees both views with gradient, its mean one, "
-        "the teacher both", _widths(2048, 128), teacher_epochs=200,
+        "the teacher both",
     ),
-    "compress": Method(
-        (_SLIM, _TEACHER), 130, _student_and_teacher_loss(_COMPRESS_QUEUE),
-        "CompRess: Self-Supervised Learning by Compressing Representations (2020), one queue of "
-        "128,000: a linear map to the teacher's features, no other head",
-        lambda features, teacher_features: (teacher_features,), lambda features: (),
-        teacher_epochs=800, cacheable=True,
-    ),
-    "compress_2q": Method(
-        (_SLIM, _MOMENTUM, _TEACHER), 130, _student_and_teacher_loss(_COMPRESS_QUEUE),
-        "CompRess: Self-Supervised Learning by Compressing Representations (2020), two queues of "
-        "128,000: a momentum student fills its own", _widths(), lambda features: (),
-        teacher_epochs=800, cacheable=True,
+    "compress": _COMPRESS,
+    "compress_2q": dataclasses.replace(
+        _COMPRESS, objectives=(CompRess2Q,),
+        source="CompRess: Self-Supervised Learning by Compressing Representations (2020), two "
+        "queues of 128,000: a momentum student fills its own",
     ),
 }  # fmt: skip
+PUBLISHED = tuple(name for name in METHODS if METHODS[name].source)
 
 
 def get_method(name):

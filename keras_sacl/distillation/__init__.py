@@ -1,7 +1,7 @@
 """Distillation: one small objective per file, a teacher, and what weighs them."""
 
 from keras_sacl.distillation.at import AT, attention_loss
-from keras_sacl.distillation.cc import CC, cluster_centres, cluster_loss
+from keras_sacl.distillation.cc import CC, CLUSTERED_IMAGES, cluster_centres, cluster_loss
 from keras_sacl.distillation.compress import CompRess1Q, CompRess2Q, compress_loss
 from keras_sacl.distillation.crd import CRD, nce_logits, nce_loss
 from keras_sacl.distillation.disco import DisCo, disco_loss
@@ -20,6 +20,7 @@ OBJECTIVES = {
 __all__ = [
     "AT",
     "CC",
+    "CLUSTERED_IMAGES",
     "CRD",
     "OBJECTIVES",
     "RKD",

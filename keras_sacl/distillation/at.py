@@ -1,6 +1,7 @@
 """Attention transfer: the student looks where the teacher looks."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_sacl.distillation.objective import Objective
@@ -8,8 +9,14 @@ from keras_sacl.losses import l2_normalise
 
 
 def attention(maps):
-    """The mean over channels of the squared activations: (B, h, w, C) to (B, h, w) float32."""
+    """The mean over channels of the squared activations, up to a factor for each image.
+
+    (B, h, w, C) to (B, h, w) float32, or float64 where the maps are.
+    """
     precise = maps if maps.dtype == tf.float64 else tf.cast(maps, tf.float32)
+    # In units of the largest: the squares of tiny activations underflow.
+    largest = tf.reduce_max(tf.abs(precise), axis=[1, 2, 3], keepdims=True)
+    precise = tf.math.divide_no_nan(precise, tf.stop_gradient(largest))
     return tf.reduce_mean(tf.square(precise), axis=-1)
 
 
@@ -38,8 +45,21 @@ def attention_loss(student, teacher):
 
 def _flat(q, size):
     if list(q.shape[1:]) != size:
-        q = tf.image.resize(q[..., tf.newaxis], size, antialias=True)[..., 0]
+        # By matrices: the resizing operations keep neither float64 nor company with XLA.
+        rows, columns = (
+            tf.constant(_averages(*sides), q.dtype) for sides in zip(q.shape[1:], size, strict=True)
+        )
+        q = tf.einsum("hH,bHW,wW->bhw", rows, q, columns)
     return tf.reshape(q, [-1, size[0] * size[1]])
+
+
+def _averages(large, small):
+    """(small, large) matrix of the means over parts of a side, which overlap if they have to."""
+    found = np.zeros((small, large))
+    for i in range(small):
+        part = slice(i * large // small, -(-(i + 1) * large // small))
+        found[i, part] = 1 / (part.stop - part.start)
+    return found
 
 
 @keras.saving.register_keras_serializable("keras_sacl")

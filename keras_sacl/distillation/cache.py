@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def cached_rows(teacher, batches, count, directory, key, say=print):
     if _read(key_file) == key:
         try:
             rows = np.load(rows_file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             say(f"{rows_file} cannot be read ({error}); the teacher runs once more")
         else:
             if len(rows) == count:
@@ -47,28 +48,29 @@ def cached_rows(teacher, batches, count, directory, key, say=print):
     key_file.unlink(missing_ok=True)
     directory.mkdir(parents=True, exist_ok=True)
     say(f"the teacher runs once over {count} images, into {rows_file}")
-    _write(teacher, batches, count, rows_file)
-    temporary = key_file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(key, indent=2), encoding="utf-8")
-    os.replace(temporary, key_file)
+    # A folder of its own: of two runs that share the directory, each may be writing.
+    with tempfile.TemporaryDirectory(dir=directory, prefix="writing-") as folder:
+        _write(teacher, batches, count, Path(folder, rows_file.name))
+        Path(folder, key_file.name).write_text(json.dumps(key, indent=2), encoding="utf-8")
+        for path in (rows_file, key_file):
+            os.replace(Path(folder, path.name), path)
     return np.load(rows_file, mmap_mode="r", allow_pickle=False)
 
 
 def _write(teacher, batches, count, path):
-    temporary, rows, done = path.with_suffix(".tmp.npy"), None, 0
+    rows, done = None, 0
     for images, _ in batches:
         found = np.asarray(teacher(images), np.float32)
         if not np.isfinite(found).all():
             raise ValueError("the teacher gives embeddings that are not finite")
         if rows is None:
             shape = count, found.shape[1]
-            rows = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
+            rows = np.lib.format.open_memmap(path, "w+", np.float32, shape)
         rows[done : done + len(found)] = found
         done += len(found)
     if done != count:
         raise ValueError(f"the data hold {done} images where {count} were counted")
     rows.flush()
-    os.replace(temporary, path)
 
 
 def _read(key_file):

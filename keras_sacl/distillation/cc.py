@@ -8,6 +8,8 @@ from keras_sacl.distillation.objective import Objective
 from keras_sacl.heads import build_linear
 from keras_sacl.losses import l2_normalise
 
+CLUSTERED_IMAGES = 200_000  # at most, that a run finds its clusters in
+
 
 def cluster_centres(features, clusters, seed=0):
     """K-means of the directions of features.
@@ -27,7 +29,8 @@ def cluster_centres(features, clusters, seed=0):
 
     if not 2 <= clusters <= len(features):
         raise ValueError(
-            f"`clusters` must be from 2 to the {len(features)} images. Received: {clusters}"
+            f"`clusters` must be from 2 to the {len(features)} images. "
+            f"Received: clusters={clusters}"
         )
     means = MiniBatchKMeans(clusters, random_state=seed, n_init=3, batch_size=max(1024, clusters))
     means.fit(_unit(np.asarray(features, np.float32)))

@@ -19,8 +19,9 @@ def disco_loss(student, teacher):
     Returns:
         A scalar in [0, 4].
     """
-    difference = l2_normalise(student) - tf.stop_gradient(l2_normalise(teacher))
-    return tf.reduce_mean(tf.reduce_sum(tf.square(difference), axis=1))
+    s = l2_normalise(student)
+    t = tf.cast(tf.stop_gradient(l2_normalise(teacher)), s.dtype)
+    return tf.reduce_mean(tf.reduce_sum(tf.square(s - t), axis=1))
 
 
 @keras.saving.register_keras_serializable("keras_sacl")

@@ -5,8 +5,8 @@ import tensorflow as tf
 
 from keras_sacl.distillation.objective import Widths
 from keras_sacl.encodings import Encodings
-from keras_sacl.evaluation.stage_maps import stage_maps
 from keras_sacl.frozen import MomentumNetwork
+from keras_sacl.stage_maps import stage_maps
 
 
 @keras.saving.register_keras_serializable("keras_sacl")
@@ -55,7 +55,9 @@ class Distiller(keras.layers.Layer):
         for network in (teacher, teacher_projector):
             if network is not None:
                 network.trainable = False
-        self.teacher_widths = teacher_widths or _widths(teacher, teacher_projector)
+        self.teacher_widths = teacher_widths or (
+            teacher.output_shape[-1], (teacher_projector or teacher).output_shape[-1],
+        )  # fmt: skip
         self.momentum, self.mean_student = momentum, None
         self._teacher_pass = self.with_maps(teacher) if self.needs_maps else teacher
         self.built = True
@@ -77,7 +79,7 @@ class Distiller(keras.layers.Layer):
         Raises:
             ValueError: If the network is no functional one, or has no maps.
         """
-        return keras.Model(network.inputs, [network.output, *stage_maps(network).values()])
+        return keras.Model(network.inputs[0], [network.output, *stage_maps(network).values()])
 
     def connect(self, encoder, projector):
         """Makes the objectives' heads and queues for a student.
@@ -86,7 +88,7 @@ class Distiller(keras.layers.Layer):
             encoder: The student's, or a `SlimmableEncoder`.
             projector: The student's, or None.
         """
-        student = _widths(encoder, projector)
+        student = Widths(encoder.output_shape[-1], projector and projector.output_shape[-1])
         for objective in self.objectives.values():
             objective.connect(student, Widths(*self.teacher_widths))
         if any(objective.needs_mean for objective in self.objectives.values()):
@@ -99,7 +101,7 @@ class Distiller(keras.layers.Layer):
             encode: A function from a view to the student's `Encodings`.
             views: The two views (B, H, W, C) of this replica.
             rows: (B, E + D) teacher's features and embeddings, where there is no teacher: of the
-                images, whatever the view.
+                images, whatever the view. (B, E) of a teacher without projector.
 
         Returns:
             A dict from name to a scalar, not weighted.
@@ -119,6 +121,8 @@ class Distiller(keras.layers.Layer):
     def _teach(self, view, rows):
         features = self.teacher_widths[0]
         if self.teacher is None:
+            if rows.shape[1] == features:
+                return Encodings(rows)
             return Encodings(rows[:, :features], lambda _: rows[:, features:])
         outputs = self._teacher_pass(view, training=False)
         found, *maps = outputs if self.needs_maps else [outputs]
@@ -147,8 +151,3 @@ class Distiller(keras.layers.Layer):
         for key in ("teacher", "teacher_projector"):
             config[key] = deserialize(config[key])
         return cls(**config)
-
-
-def _widths(encoder, projector):
-    features = encoder.output_shape[-1]
-    return Widths(features, features if projector is None else projector.output_shape[-1])

@@ -12,11 +12,11 @@ class Widths(typing.NamedTuple):
 
     Attributes:
         features: F.
-        embeddings: D of the projector; F where there is none.
+        embeddings: D of the projector. Of a student without one None, of a teacher F.
     """
 
     features: int
-    embeddings: int
+    embeddings: int | None
 
 
 class Objective(keras.layers.Layer):
@@ -81,9 +81,7 @@ class HeadObjective(Objective):
         self.hidden, self.head = hidden, None
 
     def connect(self, student, teacher):
-        # Without a projector features and embeddings are one.
-        shared = student.embeddings == teacher.embeddings and student.embeddings != student.features
-        if not shared:
+        if student.embeddings != teacher.embeddings:
             widths = self.hidden, teacher.embeddings
             self.head = build_projector(student.features, widths, batch_norm=False)
 

@@ -6,13 +6,16 @@ import tensorflow as tf
 from keras_sacl.distillation.objective import Objective
 
 _ANGLE_WEIGHT = 2.0  # the paper's 50 to 25
+# Images nearer than 1e-4 of the usual distance are one: the angle at them is rounding.
+_SAME = 1e-8
 
 
 def rkd_losses(student, teacher):
     """The distance-wise and the angle-wise loss.
 
     "Relational Knowledge Distillation" (2019), equations 3 to 8: a Huber loss between distances
-    of pairs, in units of their mean, and one between cosines of the angles of triplets.
+    of pairs, in units of their mean, and one between cosines of the angles of triplets. Of images
+    in one place the distance, and the cosine of an angle between them, is 0.
 
     Args:
         student, teacher: (N, D) and (N, E) embeddings, as they are.
@@ -27,23 +30,27 @@ def rkd_losses(student, teacher):
 
 
 def _relations(z):
-    z = z if z.dtype == tf.float64 else tf.cast(z, tf.float32)
+    """(distances (N, N) in units of their mean, cosines (N, N, N) of the angle at the first)."""
+    dtype = z.dtype if z.dtype == tf.float64 else tf.float32
+    # In float64, as the distances of near images are differences of much larger numbers, and the
+    # squares of tiny features underflow.
+    z = tf.cast(z, tf.float64)
     z -= tf.reduce_mean(z, axis=0)
-    # In units of their length: the squares of tiny features underflow.
-    scale = tf.stop_gradient(tf.reduce_max(tf.abs(z)))
-    z = tf.math.divide_no_nan(z, scale)
-    # e_ij . e_kj = g_ik - g_ij - g_kj + g_jj: the (N, N, D) differences are never formed.
     gram = tf.matmul(z, z, transpose_b=True)
     own = tf.linalg.diag_part(gram)
     squared = own[:, None] + own[None, :] - 2 * gram
-    apart = ~tf.eye(tf.shape(z)[0], dtype=tf.bool)
-    smallest = tf.constant(1e-12, z.dtype)
-    distances = tf.where(apart, tf.sqrt(tf.where(apart, tf.maximum(squared, smallest), 1.0)), 0.0)
-    mean = tf.reduce_sum(distances) / tf.reduce_sum(tf.cast(apart, z.dtype))
+    usual = tf.stop_gradient(tf.reduce_mean(squared))
+    squared = tf.cast(tf.math.divide_no_nan(squared, usual), dtype)
+    apart = squared > _SAME
+
+    distances = tf.where(apart, tf.sqrt(tf.where(apart, squared, 1.0)), 0.0)
     inverse = tf.where(apart, 1.0 / tf.where(apart, distances, 1.0), 0.0)
-    # (j, i, k): the angle at image j between images i and k.
-    products = gram[None] - gram[:, :, None] - gram[:, None, :] + own[:, None, None]
-    return distances / mean, products * inverse[:, :, None] * inverse[:, None, :]
+    count = tf.cast(tf.size(own), dtype)
+    mean = tf.reduce_sum(distances) / (count * (count - 1))
+    # The law of cosines; the (N, N, D) differences are never formed.
+    cosines = 0.5 * (squared[:, :, None] + squared[:, None, :] - squared[None])
+    cosines *= inverse[:, :, None] * inverse[:, None, :]
+    return tf.math.divide_no_nan(distances, mean), cosines
 
 
 def _huber(x):

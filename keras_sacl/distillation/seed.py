@@ -21,7 +21,8 @@ def seed_loss(student, teacher, queue, student_temperature=0.2, teacher_temperat
     Returns:
         A scalar in nats.
     """
-    s, t = l2_normalise(student), tf.stop_gradient(l2_normalise(teacher))
+    s = l2_normalise(student)
+    t = tf.cast(tf.stop_gradient(l2_normalise(teacher)), s.dtype)
 
     def similarities(z):
         own = tf.reduce_sum(z * t, axis=1, keepdims=True)

@@ -9,8 +9,7 @@ from keras_sacl.encoders.stem import strides_to_remove
 
 _DIM, _BLOCKS, _MLP_RATIO = 192, 12, 4
 _PATCH = 16
-# 65 tokens of a small image are about as many as a map of a convolutional network has pixels
-# where most of its layers are.
+# 64 patches of an image of 32 px; half the patch would make 256, at more than four times the cost.
 _SMALLEST_GRID = 8
 
 

@@ -7,6 +7,7 @@ from keras_sacl.data.labelled import draw_of_each_class
 from keras_sacl.evaluation.features import class_labels, l2_normalise
 
 KNN_PROTOCOL = "knn20-cosine-t0.07-v1"
+NN_PROTOCOL = "1nn-cosine-v1"  # with all labels; CompRess' "nearest neighbour"
 BEST_NN_PROTOCOL = "best-nn-k1to101-cosine-t0.07-v1"
 _BEST_OF = tuple(range(1, 102, 2))
 _BLOCK = 512  # queries at a time: the similarities in memory are (512, N)

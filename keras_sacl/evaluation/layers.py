@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_sacl.evaluation.features import inference
 from keras_sacl.evaluation.linear_sgd import SGDSettings, linear_sgd_probe
-from keras_sacl.evaluation.stage_maps import stage_maps
+from keras_sacl.stage_maps import stage_maps
 
 LAYERS_PROTOCOL = "layers-grid9216-sgd-heldout20-v1"
 # Split-brain's "about 9,000", to the number: it gives the grids of the 2019 paper for ResNet-50,

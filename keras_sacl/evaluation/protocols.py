@@ -11,6 +11,7 @@ from keras_sacl.evaluation.information import INFORMATION_PROTOCOL, probe_inform
 from keras_sacl.evaluation.knn import (
     BEST_NN_PROTOCOL,
     KNN_PROTOCOL,
+    NN_PROTOCOL,
     best_nn_accuracy,
     few_label_accuracy,
     knn_accuracy,
@@ -66,6 +67,10 @@ class Features:
 
 def _knn(features):
     return {"knn_top1": knn_accuracy(*features.labelled), "knn_protocol": KNN_PROTOCOL}
+
+
+def _nn(features):
+    return {"nn_top1": knn_accuracy(*features.labelled, k=1), "nn_protocol": NN_PROTOCOL}
 
 
 def _best_nn(features):
@@ -192,6 +197,7 @@ class Protocol:
 
 PROTOCOLS = {
     "knn": Protocol(_knn),
+    "nn": Protocol(_nn),
     "best_nn": Protocol(_best_nn),
     "knn_1shot": Protocol(_few("knn_1shot", 1)),
     "knn_1pct": Protocol(_few("knn_1pct", 0.01)),
@@ -252,7 +258,7 @@ _TITLES = {
     "i_x_t": "I(X; T), bits", "i_t_y": "I(T; Y), bits",
     "i_t_y_shuffled": "I(T; Y), labels shuffled", "map": "mAP", "map_11_point": "mAP, 11 points",
     "off_diagonal_correlation": "off-diagonal correlation",
-    "intra_class_alignment": "intra-class alignment",
+    "intra_class_alignment": "intra-class alignment", "nn_top1": "1-NN top-1",
 }  # fmt: skip
 
 

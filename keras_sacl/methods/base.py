@@ -158,6 +158,12 @@ class TwoViewMethod(keras.Model):
     def _views(self, data):
         x_a, x_b, extras = keras.utils.unpack_x_y_sample_weight(data)
         extras = extras or {}
+        cached = self.distiller is not None and self.distiller.teacher is None
+        if cached != ("teacher" in extras):
+            raise ValueError(
+                'The third element of the data must hold "teacher" if, and only if, the distiller '
+                f"has no teacher. Received: {list(extras)}, distiller={self.distiller}"
+            )
         views = x_a, x_b, *extras.get("small_views", ())
         if self.finish_views is not None:
             views = self.finish_views(*views)
@@ -223,6 +229,7 @@ class TwoViewMethod(keras.Model):
             "projector": keras.saving.serialize_keras_object(self.projector),
             "loss_scale": self.loss_scale,
             "distiller": keras.saving.serialize_keras_object(self.distiller),
+            "batch_norm_groups": self.batch_norm_groups,
         }
 
     @classmethod

@@ -49,6 +49,16 @@ class SwAV(TwoViewMethod):
             name="seen_steps", shape=(), dtype="int64", initializer="zeros", trainable=False
         )
 
+    def _update(self, *views):
+        frozen = self.seen_steps.value < self.frozen_steps
+        before = tf.math.l2_normalize(self.prototypes, axis=0)
+        logs = super()._update(*views)
+        # Unit vectors again after every step, as in the released code. Frozen ones are put back:
+        # without a gradient LARS would shrink them by decay alone, past zero and to the other side.
+        after = tf.math.l2_normalize(self.prototypes, axis=0)
+        self.prototypes.assign(tf.where(frozen, before, after))
+        return logs
+
     def loss_terms(self, x_a, x_b, *small):
         c = tf.math.l2_normalize(self.prototypes, axis=0)
         trained = tf.cast(self.seen_steps >= self.frozen_steps, c.dtype)

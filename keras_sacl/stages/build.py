@@ -96,7 +96,9 @@ def compile_method(method, config, steps_per_epoch, rate_factor=1.0):
         schedule = WarmupCosine(
             rate, warmup_steps=warmup, total_steps=config.epochs * steps_per_epoch
         )
-    optimizer = build_optimizer(config.optimizer, schedule, config.weight_decay)
+    optimizer = build_optimizer(
+        config.optimizer, schedule, config.weight_decay, trust=config.lars_trust
+    )
     if config.mixed_precision == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     jit = {"auto": "auto", "true": True, "false": False}[config.jit_compile]

@@ -7,7 +7,8 @@ import tensorflow as tf
 from keras_sacl.config import ConfigError
 from keras_sacl.config.distilling import objective_weights
 from keras_sacl.data import content_hash, plain_batches
-from keras_sacl.distillation import OBJECTIVES, Distiller, Widths
+from keras_sacl.data.source import evenly_spread
+from keras_sacl.distillation import CLUSTERED_IMAGES, OBJECTIVES, Distiller, Widths
 from keras_sacl.distillation.cache import cached_rows
 from keras_sacl.distillation.teachers import Teacher, load_teacher
 from keras_sacl.distillation.teachers import content_hash as teacher_hash
@@ -17,7 +18,6 @@ from keras_sacl.heads import build_projector, parse_projector
 
 _QUEUES = {"seed": 65_536, "compress_1q": 128_000, "compress_2q": 128_000, "crd": 16_384}
 _BATCH = 256
-_CLUSTERED = 200_000  # images, at most, that the clusters of cc are found in
 
 
 class Distilling:
@@ -62,11 +62,12 @@ class Distilling:
         found = method.distiller.objectives.get("cc")
         if found is None:
             return
-        features = self.rows
-        if features is None:
-            few = self.source.take(_CLUSTERED)
-            features = np.concatenate([self._rows_of(x) for x, _ in self._batches(few)])
-        found.set_centres(features[:_CLUSTERED, : self.widths.features])
+        if self.rows is None:
+            few = self.source.take(CLUSTERED_IMAGES)
+            rows = np.concatenate([self._rows_of(x) for x, _ in self._batches(few)])
+        else:
+            rows = self.rows[evenly_spread(len(self.rows), CLUSTERED_IMAGES)]
+        found.set_centres(rows[:, : self.widths.features])
 
     def _batches(self, source):
         return plain_batches(source, image_size=self.config.image_size, batch_size=_BATCH)

@@ -1,22 +1,20 @@
 """The report of a run: gathers what is there, and writes report.html."""
 
-import dataclasses
-
 import numpy as np
 import tensorflow as tf
 
 from keras_sacl.callbacks import RunCheckpoint, read_metrics
 from keras_sacl.config import ConfigError
-from keras_sacl.costs import measure, training_cost
+from keras_sacl.costs import measure
 from keras_sacl.data import get_preset, plain_batches, raw_batches
 from keras_sacl.evaluation import extract_features, extract_pairs, label_kind
 from keras_sacl.evaluation.representation import correlation
-from keras_sacl.heads import parse_projector
 from keras_sacl.methods import BarlowTwins
 from keras_sacl.report.page import report_page
 from keras_sacl.report.run_report import Looks, RunReport
 from keras_sacl.report.views import view_rows
 from keras_sacl.stages.build import build_method, compile_method
+from keras_sacl.stages.costs import run_cost
 from keras_sacl.stages.inputs import VIEWED, fixed_views, labelled_images, training_images
 from keras_sacl.stages.run_dir import write_text
 
@@ -87,25 +85,18 @@ def _costs(config, results):
         rows.append(("host", f"{host.macs / 1e6:,.1f} M multiply-adds an image"))
     images = results.get("pretrain", {}).get("images")
     if images:
-        seen = images // config.batch_size * config.batch_size  # in whole batches
-        costs = [
-            training_cost(
-                config.effective_method, measure(config.encoder, width, config.image_size),
-                host=host, batch_size=config.batch_size, images=seen, epochs=config.epochs,
-                projector=parse_projector(config.projector),
-            )
-            for width in config.widths
-        ]  # fmt: skip
-        # Each width has the same share of the steps.
-        parts = {part: sum(c.parts[part] for c in costs) / len(costs) for part in costs[0].parts}
-        cost = dataclasses.replace(costs[0], parts=parts)
+        cost = run_cost(config, images)
         rows += [
             ("training step", f"{cost.per_step / 1e9:,.1f} GFLOPs"),
             *((f"of it: {part}", f"{100 * flops / cost.per_image:.0f} %")
               for part, flops in cost.parts.items() if flops),
             ("epoch", f"{cost.per_epoch / 1e12:,.2f} TFLOPs"),
-            ("run", f"{cost.per_run / 1e12:,.2f} TFLOPs"),
         ]  # fmt: skip
+        if cost.once:
+            rows.append(("teacher, once in the run", f"{cost.once / 1e12:,.2f} TFLOPs"))
+        rows.append(("run", f"{cost.per_run / 1e12:,.2f} TFLOPs"))
+        if cost.left_out:
+            rows.append(("not counted", cost.left_out))
     return rows
 
 

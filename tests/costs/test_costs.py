@@ -1,79 +1,32 @@
-"""FLOPs of training: against the operations in the traced steps, and by hand."""
+"""FLOPs of training, by hand."""
+
+import dataclasses
 
 import keras
 import pytest
-import tensorflow as tf
-from tensorflow.python.framework import ops
-from tensorflow.python.profiler.internal import flops_registry  # noqa: F401  (fills the registry)
 
 from keras_sacl import costs
-from keras_sacl.costs import Network, compare, measure, training_cost
+from keras_sacl.costs import (
+    PUBLISHED,
+    Network,
+    Options,
+    added_work,
+    compare,
+    measure,
+    training_cost,
+)
 from keras_sacl.costs.flops import forward_flops
-from keras_sacl.costs.passes import METHODS, correlation_flops, projector_flops, similarity_flops
+from keras_sacl.costs.passes import SMALL_AREA
+from keras_sacl.costs.products import correlation_flops, projector_flops, similarity_flops
+from keras_sacl.distillation import AT, CC, SEED, CompRess1Q, DisCo, Objective, Widths
 from keras_sacl.encoders import build_encoder
 from keras_sacl.heads import build_projector
-from keras_sacl.methods import SACL, SACLXD, XD, BarlowTwins
-from keras_sacl.slimming import SlimmableEncoder
 
-CLASSES = {"barlow_twins": BarlowTwins, "xd": XD, "sacl": SACL, "sacl_xd": SACLXD}
-PRODUCTS = {"MatMul", "BatchMatMulV2"} | {
-    f"{kind}{gradient}"
-    for kind in ("Conv2D", "DepthwiseConv2dNative")
-    for gradient in ("", "BackpropInput", "BackpropFilter")
-}
 # Round numbers, to be multiplied by hand.
 SLIM = Network("small", 1.0, 224, features=10, flops=100)
 HOST = Network("small", 2.0, 224, features=20, flops=300)
 TEACHER = Network("large", 1.0, 224, features=40, flops=1000)
 NETWORKS = {"host": HOST, "teacher": TEACHER}
-
-
-def traced_flops(method, shape):
-    """What TensorFlow's own registry says of the convolutions and products in a training step."""
-    method.compile(optimizer="sgd", jit_compile=False)
-    method.optimizer.build(method.trainable_variables)
-    views = (tf.zeros(shape), tf.zeros(shape))
-    graph = tf.function(method.train_step).get_concrete_function(views).graph
-    return sum(
-        ops.get_stats_for_node_def(graph, op.node_def, "flops").value
-        for op in graph.get_operations()
-        if op.type in PRODUCTS
-    )
-
-
-@pytest.fixture(scope="module")
-def encoders():
-    """{"slim": ..., "host": ...} of 32 px."""
-    return {
-        "slim": build_encoder("resnet20_cifar", width=0.5, image_size=32),
-        "host": build_encoder("resnet20_cifar", width=1.0, image_size=32),
-    }
-
-
-@pytest.mark.parametrize(
-    "name, n, widths",  # with N < D, and N > D
-    [
-        ("barlow_twins", 4, (24, 16)),
-        ("barlow_twins", 8, (6,)),
-        ("xd", 8, (6,)),
-        ("sacl", 8, (6,)),
-        ("sacl_xd", 4, (24, 16)),
-    ],
-)
-def test_equals_the_operations_of_the_step(name, n, widths, encoders):
-    slimmed = METHODS[name].needs("host")
-    encoder = SlimmableEncoder(encoders["host"], encoders["slim"]) if slimmed else encoders["slim"]
-    method = CLASSES[name](encoder, build_projector(encoder.output_shape[-1], widths))
-    slim, host = (
-        Network("resnet20_cifar", w, 32, encoders[k].output_shape[-1], forward_flops(encoders[k]))
-        for w, k in ((0.5, "slim"), (1.0, "host"))
-    )
-    cost = training_cost(name, slim, host=host, batch_size=n, projector=widths)
-    # XD's two pairs: the traced graph also holds the product for the gradient of the frozen side.
-    # Nothing reads it, so that it is pruned and never runs.
-    product = correlation_flops(n, widths[-1]) - correlation_flops(n, widths[-1], frozen=True)
-    unused = 2 * product if "xd" in name else 0
-    assert traced_flops(method, (n, 32, 32, 3)) == cost.per_step + unused
 
 
 def test_passes_by_hand():
@@ -89,7 +42,7 @@ def test_passes_by_hand():
         "compress": 300 + 1000,
         "compress_2q": 300 + 100 + 1000,
     }
-    found = {m: training_cost(m, SLIM, encoders_only=True, **NETWORKS).per_image for m in METHODS}
+    found = {m: training_cost(m, SLIM, encoders_only=True, **NETWORKS).per_image for m in PUBLISHED}
     assert found == pytest.approx(expected)
 
 
@@ -125,6 +78,68 @@ def test_a_run_is_its_images():
     assert training_cost("xd", SLIM, **settings).per_run_with_teacher == 100 * 1000 * 600
 
 
+def test_a_paper_is_a_method_and_its_objectives():
+    heads = {"projector": (2048, 128), "teacher_projector": (40, 128)}
+    found = training_cost("moco_v2", SLIM, objectives={"disco": DisCo()}, **heads, **NETWORKS)
+    disco = training_cost("disco", SLIM, teacher_epochs=0, **NETWORKS)
+    assert dataclasses.replace(found, method="disco") == disco
+    found = training_cost(
+        "distill",
+        SLIM,
+        objectives={"1q": CompRess1Q()},
+        epochs=130,
+        cached_teacher=True,
+        **NETWORKS,
+    )
+    cached = training_cost("compress", SLIM, cached_teacher=True, teacher_epochs=0, **NETWORKS)
+    assert dataclasses.replace(found, method="compress") == cached
+
+
+def test_a_student_of_its_own_passes_by_hand():
+    """Each view that a method has not encoded is one more pass with gradient of the student."""
+    found = {
+        (method, name): training_cost(
+            method, SLIM, objectives={name: make()}, encoders_only=True, epochs=1, **NETWORKS
+        ).parts["slim"]
+        for method in ("barlow_twins", "xd", "sacl", "sacl_xd", "moco_v2", "swav", "distill")
+        for name, make in (("seed", SEED), ("disco", DisCo))
+    }
+    small = 6 * 300 * 9 / 49
+    assert found == pytest.approx({
+        ("barlow_twins", "seed"): 600, ("barlow_twins", "disco"): 600,
+        ("xd", "seed"): 600, ("xd", "disco"): 600,
+        ("sacl", "seed"): 600, ("sacl", "disco"): 600,  # view B is there, A comes first
+        ("sacl_xd", "seed"): 700, ("sacl_xd", "disco"): 700,
+        ("moco_v2", "seed"): 300, ("moco_v2", "disco"): 600,
+        ("swav", "seed"): 600 + small, ("swav", "disco"): 600 + small,
+        ("distill", "seed"): 300, ("distill", "disco"): 600,
+    })  # fmt: skip
+
+
+def test_what_the_teacher_sees_once():
+    settings = {"images": 300_000, "epochs": 2, "encoders_only": True, **NETWORKS}
+    clusters = {"cc": CC()}
+    live = training_cost("distill", SLIM, objectives=clusters, **settings)
+    assert live.parts["teacher"] == 1000 and live.once == 200_000 * 1000
+    cached = training_cost("distill", SLIM, objectives=clusters, cached_teacher=True, **settings)
+    assert cached.parts["teacher"] == 0 and cached.once == 300_000 * 1000
+    assert cached.per_run == 2 * 300_000 * 300 + cached.once
+    few = training_cost("distill", SLIM, objectives=clusters, **{**settings, "images": 100})
+    assert few.once == 100 * 1000
+
+
+def test_an_objective_of_ones_own():
+    class Mine(Objective):
+        views = 2
+
+    added_work.register(Mine, lambda objective, n, student, teacher: costs.objectives.Work(loss=n))
+    assert added_work(Mine(), 5, Widths(1, 1), Widths(1, 1)).loss == 5
+    cost = training_cost("moco_v2", SLIM, objectives={"mine": Mine()}, **NETWORKS)
+    alone = training_cost("moco_v2", SLIM)
+    assert cost.parts["loss"] == alone.parts["loss"] + 2
+    assert cost.parts["slim"] == alone.parts["slim"] + 300 and cost.parts["teacher"] == 2000
+
+
 def test_random_layers_make_xd_run_its_frozen_passes():
     noisy = Network("noisy", 1.0, 224, features=10, flops=100, deterministic=False)
     assert training_cost("xd", noisy, encoders_only=True).per_image == 2 * 300 + 2 * 100
@@ -155,8 +170,12 @@ def test_small_crops_cost_their_share_of_the_pixels():
             x = keras.layers.Conv2D(2, 3, strides=2, padding="same")(x)
         return forward_flops(keras.Model(inputs, x))
 
-    share = next(p.area for p in METHODS["swav"].passes if p.area < 1)
-    assert convolutions(96) == pytest.approx(share * convolutions(224))
+    assert convolutions(96) == pytest.approx(SMALL_AREA * convolutions(224))
+    given, shared = (
+        training_cost("swav", SLIM, encoders_only=True, options=Options(small_flops=small))
+        for small in (SMALL_AREA * SLIM.flops, None)
+    )
+    assert given == shared
 
 
 def test_the_claim_from_published_numbers():
@@ -195,6 +214,38 @@ def test_the_claim_from_published_numbers():
 def test_errors(name, change, message):
     with pytest.raises(ValueError, match=message):
         training_cost(name, **{"slim": SLIM, **NETWORKS, **change})
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({}, "`objectives` must hold at least one for distill. Received: objectives=None"),
+        ({"objectives": {"cc": CC()}, "teacher": None}, "`teacher` must be a Network for distill"),
+        ({"objectives": {"cc": CC()}, "epochs": None}, "`epochs` must be at least 1.*epochs=None"),
+        (
+            {"objectives": {"at": AT()}, "cached_teacher": True},
+            r"`cached_teacher` must be False with objectives of maps.*objectives=\['at'\]",
+        ),
+        ({"objectives": {"own": Objective()}}, "`objectives` must be of this library, or reg"),
+    ],
+)
+def test_errors_of_distillation(change, message):
+    with pytest.raises(ValueError, match=message):
+        training_cost("distill", SLIM, **{"epochs": 1, **NETWORKS, **change})
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"queue_size": 0}, "`queue_size` must be at least 1. Received: queue_size=0"),
+        ({"prototypes": 0}, "`prototypes` must be at least 1"),
+        ({"small_views": -1}, "`small_views` must be at least 0"),
+        ({"xd_form": "log"}, "`xd_form` must be one of .*neg_log.*Received: xd_form='log'"),
+    ],
+)
+def test_errors_of_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        Options(**options)
 
 
 def test_a_comparison_needs_a_teacher():

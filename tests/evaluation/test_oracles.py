@@ -30,6 +30,7 @@ from keras_sacl.evaluation.linear_papers import (
     paper_probe,
 )
 from keras_sacl.evaluation.multi_label import multi_label_map
+from keras_sacl.evaluation.protocols import Features
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,9 @@ def votes(unit, sets, k):
 
 def test_neighbours(sets, unit):
     assert near(evaluation.knn_accuracy(*sets), votes(unit, sets, 20), 597)
+    found = evaluation.PROTOCOLS["nn"].measure(Features(*sets))
+    nearest = KNeighborsClassifier(1, metric="cosine", algorithm="brute").fit(unit[0], sets[1])
+    assert near(found["nn_top1"], nearest.score(unit[1], sets[3]), 597)
     best, k = evaluation.best_nn_accuracy(*sets)
     scores = {k: votes(unit, sets, k) for k in range(1, 102, 2)}
     assert near(best, max(scores.values()), 597) and near(scores[k], best, 597)

@@ -4,49 +4,18 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras import layers
 
 from keras_sacl.heads import build_projector
-from keras_sacl.methods import METHODS, SACL, SACLXD, XD, BarlowTwins, TwoViewMethod
-from keras_sacl.slimming import SlimmableEncoder
-
-
-@keras.saving.register_keras_serializable("tests")
-class Counter(layers.Layer):
-    """Counts the forward passes through it, per step."""
-
-    calls = 0
-
-    def call(self, x):
-        Counter.calls += 1
-        return x
-
-
-def network(width, dropout=0.0):
-    c = int(8 * width)
-    inputs = keras.Input((8, 8, 3))
-    x = Counter(name="counter")(inputs)
-    x = layers.Conv2D(c, 3, strides=2, use_bias=False, name="conv")(x)
-    x = layers.BatchNormalization(momentum=0.9, name="bn")(x)
-    x = layers.ReLU(name="relu")(x)
-    if dropout:
-        x = layers.Dropout(dropout, name="dropout")(x)
-    return keras.Model(inputs, layers.GlobalAveragePooling2D(name="pool")(x), name="network")
-
-
-def make(name, execution="slice", dropout=0.0, **settings):
-    keras.utils.set_random_seed(1)
-    encoder = network(1, dropout)
-    if name.startswith("sacl"):
-        encoder = SlimmableEncoder(network(1.5, dropout), encoder, execution=execution)
-    projector = build_projector(encoder.output_shape[-1], (16, 16))
-    return METHODS[name](encoder, projector, **settings)
-
-
-def views(n=16, seed=0):
-    rng = np.random.default_rng(seed)
-    a = rng.normal(size=(n, 8, 8, 3)).astype("float32")
-    return tf.constant(a), tf.constant(a + 0.3 * rng.normal(size=a.shape).astype("float32"))
+from keras_sacl.methods import METHODS, SACL, SACLXD, XD, BarlowTwins, Distillation, TwoViewMethod
+from tests.methods.small_networks import (
+    Counter,
+    TeacherCounter,
+    distiller,
+    make,
+    network,
+    values,
+    views,
+)
 
 
 def correlation(a, b):
@@ -105,15 +74,38 @@ def test_xd_without_passes_of_its_own_equals_xd_with_them():
         ("xd", 0.5, 4),
         ("sacl", 0, 2),
         ("sacl_xd", 0, 4),
+        ("moco_v2", 0, 2),  # a query, a key
+        ("swav", 0, 2),
     ],
 )
 def test_each_network_runs_as_often_as_the_method_says(name, dropout, passes):
     method = make(name, dropout=dropout)
     x_a, x_b = views()
     method.loss_terms(x_a, x_b)
-    Counter.calls = 0
+    Counter.reset()
     method.loss_terms(x_a, x_b)
-    assert Counter.calls == passes
+    assert Counter.calls == Counter.training_calls == passes
+
+
+@pytest.mark.parametrize(
+    "name, passes",
+    [
+        ("barlow_twins", 2),  # what the method encodes is not encoded again
+        ("moco_v2", 3),  # both views, and a key
+        ("sacl", 3),  # the host view A, the slim network both
+        ("swav", 2),
+        ("distill", 2),
+    ],
+)
+def test_distilling_adds_the_passes_that_are_missing(name, passes):
+    method = make(name, distiller=distiller())
+    method.compile(keras.optimizers.SGD(0.1))
+    Counter.reset()
+    TeacherCounter.reset()
+    method.train_step(views())
+    assert Counter.calls == Counter.training_calls == passes
+    # Each view once, in inference mode.
+    assert TeacherCounter.calls == 2 and TeacherCounter.training_calls == 0
 
 
 def test_frozen_passes_give_no_gradient_and_leave_the_statistics():
@@ -152,8 +144,9 @@ def test_both_executions_take_the_same_steps(execution):
 def test_fit_lowers_the_loss_and_survives_saving(name, tmp_path):
     method = make(name)
     method.compile(keras.optimizers.AdamW(3e-3))
-    dataset = tf.data.Dataset.from_tensors(views(32)).repeat(40)
-    history = method.fit(dataset.take(1), verbose=0).history
+    # Of several batches, so that no image is among its own negatives in moco_v2's queue.
+    dataset = tf.data.Dataset.from_tensor_slices(views(128)).batch(32, True).repeat(10)
+    history = method.fit(dataset.take(4), verbose=0).history
     later = method.fit(dataset, verbose=0).history
     assert later["loss"][-1] < history["loss"][0]
     assert 0 < later["embedding_std"][-1] <= 1.01
@@ -186,10 +179,11 @@ def test_mixed_precision(policy):
     assert method.deployed_encoder()(views(4)[0]).shape == (4, 8)
 
 
-def test_test_step_changes_nothing():
-    method = make("sacl_xd")
+@pytest.mark.parametrize("name", ["sacl_xd", "moco_v2", "swav"])
+def test_test_step_changes_nothing(name):
+    method = make(name)
     method.compile(keras.optimizers.SGD(0.1))
-    before = [np.asarray(v) for v in method.variables]
+    before = values(method.variables)
     method.evaluate(tf.data.Dataset.from_tensors(views()), verbose=0)
     for v, old in zip(method.variables, before, strict=True):
         np.testing.assert_array_equal(np.asarray(v), old)
@@ -219,6 +213,8 @@ def test_bad_arguments_are_named():
         ((name, value),) = settings.items()
         with pytest.raises(ValueError, match=f"`{name}` must .*Received: {name}={value!r}"):
             XD(encoder, projector, **settings)
+    with pytest.raises(ValueError, match="`distiller` must be a Distiller"):
+        Distillation(encoder)
     with pytest.raises(ValueError, match="`loss_scale` must be positive"):
         XD(encoder, projector, loss_scale=0)
     with pytest.raises(ValueError, match="`lambd` must not be negative"):

@@ -5,8 +5,7 @@ import re
 
 import pytest
 
-from keras_sacl.costs import Network, training_cost
-from keras_sacl.costs.passes import METHODS
+from keras_sacl.costs import METHODS, PUBLISHED, Network, training_cost
 from keras_sacl.report import costs
 from tests.costs.test_flops import MULTIPLY_ADDS
 
@@ -34,7 +33,7 @@ def test_data_are_those_of_training_cost(data):
     ]  # fmt: skip
     slim, host, teacher = networks
     found = {cost.method: cost for cost in data["costs"]}
-    assert list(found) == list(METHODS)
+    assert list(found) == list(PUBLISHED)
     common = {"host": host, "teacher": teacher, "images": 50_000, "batch_size": 64}
     assert found["sacl_xd"] == training_cost("sacl_xd", slim, projector=(64, 32), **common)
     assert found["disco"] == training_cost("disco", slim, **common)
@@ -56,7 +55,7 @@ def test_the_tables_show_the_data(data):
     comparison = data["comparisons"][0][0]
     claim = next(r for r in rows if r[0] == "xd, 100 epochs")
     assert claim[3:7] == [f"{comparison.ratio(e):.1f}x" for e in costs.TEACHER_EPOCHS]
-    for name in METHODS:
+    for name in PUBLISHED:
         assert re.search(f"^- .*`{name}`.*: {METHODS[name].source[:20]}", text, re.MULTILINE)
     tables = text.split("\n## ")
     assert len(tables) == 3
@@ -66,10 +65,10 @@ def test_the_tables_show_the_data(data):
 
 
 def test_published_numbers():
-    # Here with the classifier (at most 2.5 M), there without.
+    # Here with the classifier (at most 4.1 M), there without.
     assert costs.PUBLISHED_MMACS.keys() == MULTIPLY_ADDS.keys()
     for name, less in MULTIPLY_ADDS.items():
-        assert 0 < costs.PUBLISHED_MMACS[name] - less <= 2.5
+        assert 0 < costs.PUBLISHED_MMACS[name] - less < 4.2
     network = Network("resnet50", 1.0, 224, 2048, 8)
     assert costs.published_macs(network) == 4089e6
     for change in ({"width": 1.5}, {"image_size": 96}, {"name": "resnet20_cifar"}):

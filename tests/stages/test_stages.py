@@ -98,7 +98,7 @@ def test_evaluation_may_name_labels_of_its_own(photos, tmp_path):
     assert (found["num_train"], found["num_test"]) == (300, 100)
     table = summary({"evaluate": found})
     for name in (
-        "knn_top1", "best_nn_top1", "knn_1shot_top1", "knn_1pct_top1", "knn_10pct_top1",
+        "knn_top1", "nn_top1", "best_nn_top1", "knn_1shot_top1", "knn_1pct_top1", "knn_10pct_top1",
         "linear_top1", "linear_sgd_top1", "linear_disco_top1", "linear_ssl_small_top1",
         "linear_compress_top1", "clusters_top1", "recall_at_8", "instance_discrimination_test",
     ):  # fmt: skip

@@ -6,7 +6,7 @@ import keras
 from keras import layers
 
 from keras_sacl.batch_norm import training_pass
-from keras_sacl.evaluation.stage_maps import stage_maps
+from keras_sacl.stage_maps import stage_maps
 
 LEVELS = {"P3": 8, "P4": 16, "P5": 32}  # pyramid level to stride, in pixels of the input
 _STRIDES = (8, 16, 32, 64, 128)

@@ -5,8 +5,8 @@ import pytest
 from keras import layers
 
 from keras_sacl.encoders import build_encoder
-from keras_sacl.evaluation.stage_maps import stage_maps
 from keras_sacl.finetuning import build_classifier
+from keras_sacl.stage_maps import stage_maps
 
 
 def test_a_transformer_has_none():

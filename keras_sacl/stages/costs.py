@@ -1,0 +1,84 @@
+"""What the pretraining of a run costs, in FLOPs."""
+
+import dataclasses
+
+import keras
+
+from keras_sacl.costs import Network, Options, measure, measure_model, training_cost
+from keras_sacl.embedding_queue import default_queue_size
+from keras_sacl.heads import parse_projector
+from keras_sacl.stages.distilling import load, objectives
+
+
+def run_cost(config, images, teacher=None):
+    """Counts what a run pretrains, teacher included, without training.
+
+    Args:
+        config: A validated `RunConfig`.
+        images: In the training set; the rest behind the last whole batch is not trained on.
+        teacher: `Teacher` to count in place of --teacher's, whose file may be elsewhere.
+
+    Returns:
+        A `Cost`: of several widths, the mean, for each has the same share of the steps. If
+        --teacher cannot be loaded it is left out, with all that its widths decide, and `left_out`
+        says so.
+    """
+    added, left_out, settings = {}, "", {}
+    if config.distill:
+        added = objectives(config, images)
+        try:
+            settings = _teacher_settings(teacher or load(config), config.image_size)
+        except ValueError as error:  # no such file, or nothing that can be counted
+            left_out = f"the teacher: {error}"
+            settings = {"teacher": Network("unknown", None, config.image_size, 0, 0)}
+    if config.slims:
+        settings["host"] = measure(config.encoder, config.host_width, config.image_size)
+    costs = [
+        training_cost(
+            config.effective_method, _deployed(config, width), objectives=added,
+            batch_size=config.batch_size, images=images, epochs=config.epochs,
+            projector=_projector(config), cached_teacher=config.cache_teacher,
+            options=_options(config, images), **settings,
+        )
+        for width in config.widths
+    ]  # fmt: skip
+    parts = {part: sum(c.parts[part] for c in costs) / len(costs) for part in costs[0].parts}
+    trained = images // config.batch_size * config.batch_size
+    return dataclasses.replace(costs[0], parts=parts, images=trained, left_out=left_out)
+
+
+def _deployed(config, width):
+    network = measure(config.encoder, width, config.image_size)
+    if config.slims and config.slim_execution == "mask":
+        host = measure(config.encoder, config.host_width, config.image_size)
+        network = dataclasses.replace(network, flops=host.flops)
+    # Dropout in the projector makes its passes differ as random layers of the encoder would.
+    deterministic = network.deterministic and not config.projector_dropout
+    return dataclasses.replace(network, deterministic=deterministic)
+
+
+def _projector(config):
+    return () if config.effective_method == "distill" else parse_projector(config.projector)
+
+
+def _options(config, images):
+    small = None
+    if config.small_views:
+        small = measure(config.encoder, config.width, config.image_size, config.small_size).flops
+    return Options(
+        queue_size=config.queue_size or default_queue_size(images),
+        prototypes=config.prototypes,
+        small_views=config.small_views,
+        small_flops=small,
+        xd_form=config.xd_form,
+    )
+
+
+def _teacher_settings(teacher, image_size):
+    """Arguments of `training_cost`."""
+    head = ()
+    if teacher.projector is not None:
+        dense = (x for x in teacher.projector.layers if isinstance(x, keras.layers.Dense))
+        head = tuple(layer.units for layer in dense)
+    network = measure_model(teacher.encoder, teacher.name, image_size)
+    return {"teacher": network, "teacher_projector": head}
