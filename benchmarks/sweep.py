@@ -1,11 +1,12 @@
 """Runs flagfiles one after another, resumes what was cut, and tabulates what they reached.
 
-    python -m benchmarks.sweep flags/ssl_small/ablation/*.flags --runs=runs/ablation
-    python -m benchmarks.sweep flags/distillation/*.flags --runs=runs/distillation --seeds=0,1,2 \
-        --json=table.json -- --data_dir=PATH
+    python -m benchmarks.sweep flags/ssl_small/ablation/*.flags --data_dir=PATH
+    python -m benchmarks.sweep flags/cifar10_distillation/*.flags --seeds=0,1,2 --json=table.json \
+        --data_dir=PATH
 
-What follows `--` goes to every run. Each is a process of `train.py` in a directory of its own; one
-that has ended is not run again, so that a sweep that was stopped goes on where it was.
+Flags that are not of this command go to every run. Each is a process of `train.py` in a directory
+of its own, named after its flagfile; one that has ended is not run again, so that a sweep that was
+stopped goes on where it was. Files whose names begin with "base" are left out: others include them.
 """
 
 import argparse
@@ -15,19 +16,22 @@ import statistics
 import subprocess
 import sys
 
-_SCORES = ("knn_top1", "linear_top1")
+from keras_sacl.evaluation import is_score
+
+_SECONDS = "seconds_per_epoch"
 
 
 def main():
     """Runs what is missing and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Raw)
     parser.add_argument("flagfiles", nargs="+", type=pathlib.Path)
-    parser.add_argument("--runs", type=pathlib.Path, required=True, help="where the runs go")
+    parser.add_argument(
+        "--runs", type=pathlib.Path, default=pathlib.Path("runs/sweep"), help="where the runs go"
+    )
     parser.add_argument("--seeds", default="0", help="seeds, such as 0,1,2")
     parser.add_argument("--json", type=pathlib.Path, help="file for the numbers")
     parser.add_argument("--table_only", action="store_true", help="tabulate what is there")
-    own, extra = _split(sys.argv[1:])
-    options = parser.parse_args(own)
+    options, extra = parser.parse_known_args()
     missing = [str(path) for path in options.flagfiles if not path.is_file()]
     if missing:
         parser.error(f"no such file: {', '.join(missing)}")
@@ -38,15 +42,17 @@ def main():
 
     rows, failed = [], []
     for path in options.flagfiles:
-        found = []
+        if path.name.startswith("base"):
+            continue
+        name, found = name_of(path), []
         for seed in seeds:
-            run_dir = options.runs / path.stem / f"seed{seed}"
+            run_dir = options.runs / name / f"seed{seed}"
             if not options.table_only and not run(path, run_dir, seed, extra):
                 failed.append(run_dir)
             if ended(run_dir):
                 found.append(results(run_dir))
         if found:
-            rows.append({"name": path.stem, "seeds": len(found), "runs": found})
+            rows.append({"name": name, "seeds": len(found), "runs": found})
             print(table(rows), flush=True)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
@@ -81,20 +87,21 @@ def results(run_dir):
     found = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
     lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     seconds = [json.loads(line)["seconds"] for line in lines]
-    scores = {
-        name + suffix: found["evaluate"][name + suffix]
-        for name in _SCORES
-        for suffix in ("", "_untrained")
-        if name + suffix in found["evaluate"]
-    }
-    return {"run_dir": str(run_dir), **scores, "seconds_per_epoch": statistics.median(seconds)}
+    scores = {name: value for name, value in found["evaluate"].items() if is_score(name)}
+    return {"run_dir": str(run_dir), **scores, _SECONDS: statistics.median(seconds)}
+
+
+def name_of(flagfile):
+    """What a run is called: the path of its flagfile below flags/, without the ending."""
+    parts = flagfile.with_suffix("").parts
+    return "/".join(parts[parts.index("flags") + 1 :] if "flags" in parts else parts[-1:])
 
 
 def table(rows):
     """The rows as a Markdown table: means over seeds, with deviations where there are several."""
-    names = [name + suffix for name in _SCORES for suffix in ("_untrained", "")]
-    columns = [name for name in names if any(name in run for row in rows for run in row["runs"])]
-    columns.append("seconds_per_epoch")
+    named = (name for row in rows for run in row["runs"] for name in run)
+    columns = [name for name in dict.fromkeys(named) if name not in ("run_dir", _SECONDS)]
+    columns.append(_SECONDS)
     lines = [
         "| flagfile | " + " | ".join(columns) + " | seeds |",
         "|---|" + "---|" * (len(columns) + 1),
@@ -111,13 +118,6 @@ def _cell(values):
     mean = statistics.fmean(values)
     text = f"{mean:.3f}" if mean < 1 else f"{mean:.1f}"
     return f"{text} ± {statistics.stdev(values):.3f}" if len(values) > 1 else text
-
-
-def _split(arguments):
-    if "--" not in arguments:
-        return arguments, []
-    at = arguments.index("--")
-    return arguments[:at], arguments[at + 1 :]
 
 
 class _Raw(argparse.RawDescriptionHelpFormatter):

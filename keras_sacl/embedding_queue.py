@@ -37,8 +37,9 @@ class EmbeddingQueue(keras.layers.Layer):
 
     @property
     def embeddings(self):
-        """(K, D): from the slot that is written next on, cyclically, the oldest come first."""
-        return self.rows.value
+        """(K, D), as they are now: from `cursor` on, cyclically, the oldest come first."""
+        # A tensor, read once: each read of a variable that is written in place copies it.
+        return tf.convert_to_tensor(self.rows.value)
 
     def enqueue(self, embeddings):
         """Puts embeddings in the place of the oldest.

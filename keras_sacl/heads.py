@@ -5,10 +5,10 @@ from keras import layers
 
 
 def build_projector(input_dim, widths=(2048, 2048, 2048), batch_norm=True, dropout=0.0):
-    """(Dense - BatchNorm - ReLU) for each width but the last, then a Dense; none has a bias.
+    """(Dense - BatchNorm - ReLU) for each width but the last, then a Dense.
 
-    "Barlow Twins: Self-Supervised Learning via Redundancy Reduction" (2021), section 2.2. Without
-    BatchNorm, Dense layers have biases, as in "Improved Baselines with Momentum Contrastive
+    With BatchNorm no Dense layer has a bias, as in "Barlow Twins: Self-Supervised Learning via
+    Redundancy Reduction" (2021), section 2.2; without it all have one, as in "Improved Baselines with Momentum Contrastive
     Learning" (2020).
 
     Args:

@@ -52,11 +52,14 @@ class LARS(keras.optimizers.Optimizer):
             return
         super().build(variables)
         self._momentums = [self.add_variable_from_reference(v, name="momentum") for v in variables]
+        # By Keras' variables: of TensorFlow's, in the step, the name is a path.
+        self._adapted = [len(v.shape) > 1 and v.name != "bias" for v in variables]
 
     def update_step(self, gradient, variable, learning_rate):
-        m = self._momentums[self._get_variable_index(variable)]
+        index = self._get_variable_index(variable)
+        m = self._momentums[index]
         g, w = ops.cast(gradient, variable.dtype), ops.convert_to_tensor(variable)
-        if len(variable.shape) > 1 and variable.name != "bias":
+        if self._adapted[index]:
             g = g + self.decay * w
             w_norm, g_norm = ops.norm(ops.reshape(w, (-1,))), ops.norm(ops.reshape(g, (-1,)))
             adapted = self.trust * w_norm / ops.where(g_norm > 0, g_norm, 1.0)
@@ -163,6 +166,12 @@ class _DecaysKernelsOnly:
         super().__init__(*args, **kwargs)
         self.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
 
+    def _use_weight_decay(self, variable):
+        # Keras' variable: of TensorFlow's, in the step, the name is a path, with those of layers.
+        return super()._use_weight_decay(
+            self._trainable_variables[self._get_variable_index(variable)]
+        )
+
 
 @keras.saving.register_keras_serializable("keras_sacl")
 class SGD(_DecaysKernelsOnly, keras.optimizers.SGD):
@@ -177,7 +186,7 @@ class SGD(_DecaysKernelsOnly, keras.optimizers.SGD):
 
     def update_step(self, gradient, variable, learning_rate):
         if self.weight_decay and self._use_weight_decay(variable):
-            gradient = gradient + ops.cast(self.weight_decay, variable.dtype) * variable
+            gradient = gradient + self.weight_decay * ops.convert_to_tensor(variable)
         super().update_step(gradient, variable, learning_rate)
 
 

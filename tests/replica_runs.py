@@ -15,13 +15,20 @@ METHODS = {
     "xd": {},
     "sacl": {"slim_selection": "magnitude"},
     "sacl_xd": {},
-    "moco_v2": _QUEUE,
+    "moco_v2": {**_QUEUE, "optimizer": "sgd", "learning_rate": 1.0, "weight_decay": 0.01},
     "moco_v2 split": {**_QUEUE, "key_batch_norm": "split", "batch_norm_groups": 4},
     "moco_v2 shuffle": {**_QUEUE, "key_batch_norm": "shuffle"},
-    "swav": {"prototypes": 24, "small_views": 1, "small_size": 8, "frozen_prototype_epochs": 0},
+    "swav": {
+        "prototypes": 24, "small_views": 1, "small_size": 8, "frozen_prototype_epochs": 0,
+        "optimizer": "lars",
+    },
     "distill": {
         "distill": ("seed", "compress_2q:0.5", "crd:0.1"), "teacher": "at random",
         "distill_queue_size": 48, "distill_hidden": 16,
+    },
+    "sacl cached": {
+        "distill": ("disco", "rkd"), "teacher": "at random", "cache_teacher": True,
+        "distill_hidden": 16,
     },
 }  # fmt: skip
 # float64 shows that the sums are the same, float32 that nothing is lost on the way.
@@ -53,6 +60,7 @@ def main(replicas, out, encoder):
                 width=0.25, image_size=16, projector="32-32", batch_size=32,
                 mixed_precision=precision, replicas=replicas, **settings,
             ).validated()  # fmt: skip
+            rows = np.random.default_rng(0).normal(size=(len(source), 24))
             strategy = make_strategy(config)
             with strategy.scope():
                 distiller = _distiller(config, len(source)) if config.distill else None
@@ -62,6 +70,7 @@ def main(replicas, out, encoder):
             data = two_view_dataset(
                 source, get_preset("digits"), image_size=16, batch_size=32, seed=0, epochs=1,
                 small_views=config.small_views, small_size=config.small_size,
+                rows=rows if config.cache_teacher else None,
             )  # fmt: skip
             history = method.fit(data.take(steps), verbose=0, shuffle=False)
             assert method.distribute_strategy.num_replicas_in_sync == replicas
@@ -91,9 +100,12 @@ def _distiller(config, images):
     from keras_sacl.distillation import Distiller
     from keras_sacl.stages.distilling import objectives
 
+    made, weights = objectives(config, images), objective_weights(config)
+    if config.cache_teacher:
+        return Distiller(made, weights, teacher_widths=(16, 8))
     keras.utils.set_random_seed(1)
     teacher = _small_encoder("teacher", width=0.5, image_size=16, activation="default")
-    return Distiller(objectives(config, images), objective_weights(config), teacher)
+    return Distiller(made, weights, teacher)
 
 
 def _small_encoder(name, *, width, image_size, activation):

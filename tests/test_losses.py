@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import scipy.special
+import scipy.stats
 import tensorflow as tf
 
 from keras_sacl import losses
@@ -123,6 +125,163 @@ def test_half_precision_embeddings_are_computed_in_float32():
     loss = losses.barlow_twins(*half)
     assert loss.dtype == tf.float32
     np.testing.assert_allclose(loss, losses.barlow_twins(*float32(a, b)), rtol=1e-2)
+
+
+TINY = [1.0, 1e-19, 1e-30, 1e19]
+
+
+def unit(z):
+    return z / np.linalg.norm(z, axis=1, keepdims=True)
+
+
+def gradient_of(f, *tensors):
+    tensors = [tf.constant(x) for x in tensors]
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        loss = f(*tensors)
+    return loss, tape.gradient(loss, tensors)
+
+
+@pytest.mark.parametrize("scale", TINY)
+def test_l2_normalise_keeps_the_direction_of_the_tiniest(scale):
+    z = np.random.default_rng(0).normal(size=(6, 9))
+    weights = np.random.default_rng(1).normal(size=(6, 9))
+    tiny = (z * scale).astype("float32")
+
+    def weighted(x):
+        return tf.reduce_sum(losses.l2_normalise(x) * tf.cast(weights, x.dtype))
+
+    np.testing.assert_allclose(losses.l2_normalise(tf.constant(tiny)), unit(z), atol=1e-6)
+    _, (found,) = gradient_of(weighted, tiny)
+    # d (w z / |z|) / dz = (w - (w u) u) / |z|
+    u = unit(z)
+    expected = weights - (weights * u).sum(axis=1, keepdims=True) * u
+    expected /= np.linalg.norm(z, axis=1, keepdims=True)
+    np.testing.assert_allclose(np.asarray(found, np.float64) * scale, expected, atol=1e-5)
+
+
+def test_l2_normalise_of_nothing_is_nothing():
+    z = np.zeros((3, 4), "float32")
+    z[1] = 2.0
+    found = losses.l2_normalise(tf.constant(z))
+    np.testing.assert_array_equal(found, [[0] * 4, [0.5] * 4, [0] * 4])
+    _, (gradient,) = gradient_of(lambda x: tf.reduce_sum(losses.l2_normalise(x)[:, 0]), z)
+    np.testing.assert_array_equal(np.asarray(gradient)[[0, 2]], 0.0)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize(
+    "dtype, precise", [("float16", "float32"), ("bfloat16", "float32"), ("float64", "float64")]
+)
+def test_unit_vectors_are_precise(dtype, precise):
+    z = tf.cast(np.random.default_rng(0).normal(size=(6, 300)), dtype)
+    found = losses.l2_normalise(z)
+    assert found.dtype == precise
+    np.testing.assert_allclose(found, unit(np.asarray(tf.cast(z, "float64"))), atol=1e-7)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.2, 1.0])
+def test_info_nce_equals_the_oracle(temperature):
+    """Equation 1 sum by sum, and its gradient: -(k+ - sum of p k) / (N T)."""
+    rng = np.random.default_rng(0)
+    q, k, negatives = (unit(rng.normal(size=(n, 7))) for n in (12, 12, 50))
+    q = unit(q + 0.5 * k)
+    logits = np.concatenate([(q * k).sum(1, keepdims=True), q @ negatives.T], 1) / temperature
+    p = scipy.special.softmax(logits, axis=1)
+    expected = -np.log(p[:, 0]).mean()
+    gradient = ((p[:, :1] - 1) * k + p[:, 1:] @ negatives) / temperature / len(q)
+
+    def loss(q):
+        return losses.info_nce(q, tf.constant(k), tf.constant(negatives), temperature)[0]
+
+    found, (own,) = gradient_of(loss, q)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_allclose(own, gradient, rtol=1e-10, atol=1e-14)
+    found, accuracy = losses.info_nce(*float32(q, k, negatives), temperature)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(accuracy, (logits.argmax(axis=1) == 0).mean())
+    assert 0 < accuracy < 1
+
+
+def test_info_nce_stays_finite():
+    rng = np.random.default_rng(0)
+    q = unit(rng.normal(size=(8, 5)))
+    for keys, negatives in ((q, -q), (-q, q), (q, q), (q * 0, q)):
+        for temperature in (1e-3, 0.2):
+            loss, (g, *_) = gradient_of(
+                lambda *x, t=temperature: losses.info_nce(*x, t)[0], *float32(q, keys, negatives)
+            )
+            assert np.isfinite(loss) and loss >= 0 and np.isfinite(g).all()
+    # All keys alike: one of K + 1.
+    loss, accuracy = losses.info_nce(*float32(q, q * 0, np.zeros((9, 5))))
+    np.testing.assert_allclose(loss, np.log(10), rtol=1e-6)
+    assert accuracy == 0
+
+
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_soft_cross_entropy_equals_scipy(scale):
+    rng = np.random.default_rng(0)
+    s, t = scale * rng.normal(size=(6, 40)), scale * rng.normal(size=(6, 40))
+    p, q = scipy.special.softmax(t, axis=1), scipy.special.softmax(s, axis=1)
+    divergence = np.where(p > 0, p * (scipy.special.log_softmax(t, 1)), 0).sum(1)
+    divergence -= (p * scipy.special.log_softmax(s, axis=1)).sum(axis=1)
+
+    def loss(s, t):
+        return losses.soft_cross_entropy(s, t)[0]
+
+    found, (own, of_teacher) = gradient_of(loss, s, t)
+    entropy = losses.soft_cross_entropy(tf.constant(s), tf.constant(t))[1]
+    np.testing.assert_allclose(entropy, scipy.stats.entropy(p, axis=1).mean(), atol=1e-12)
+    np.testing.assert_allclose(found - entropy, divergence.mean(), rtol=1e-10)
+    np.testing.assert_allclose(own, (q - p) / len(s), atol=1e-12)
+    assert of_teacher is None
+    if scale == 1.0:
+        np.testing.assert_allclose(
+            found - entropy, scipy.special.rel_entr(p, q).sum(axis=1).mean(), rtol=1e-10
+        )
+
+
+def oracle_sinkhorn(scores, epsilon, iterations):
+    """As the released code has it: sums and quotients, prototypes in rows."""
+    q = np.exp(np.asarray(scores, np.float64) / epsilon).T
+    q /= q.sum()
+    prototypes, images = q.shape
+    for _ in range(iterations):
+        q /= q.sum(axis=1, keepdims=True)
+        q /= prototypes
+        q /= q.sum(axis=0, keepdims=True)
+        q /= images
+    return (q * images).T
+
+
+@pytest.mark.parametrize("images, prototypes", [(24, 6), (6, 24), (16, 16), (5, 1)])
+@pytest.mark.parametrize("iterations", [1, 3, 300])
+def test_sinkhorn_equals_the_released_code(images, prototypes, iterations):
+    scores = np.random.default_rng(0).uniform(-1, 1, (images, prototypes))
+    found = losses.sinkhorn(tf.constant(scores), 0.05, iterations)
+    np.testing.assert_allclose(found, oracle_sinkhorn(scores, 0.05, iterations), atol=1e-10)
+    single = losses.sinkhorn(tf.constant(scores, "float32"), 0.05, iterations)
+    np.testing.assert_allclose(single, found, atol=1e-4)
+    np.testing.assert_allclose(np.sum(found, axis=1), 1.0, rtol=1e-12)
+    if iterations == 300:
+        np.testing.assert_allclose(np.sum(found, axis=0), images / prototypes, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_sinkhorn_of_any_scores_is_finite(dtype):
+    rng = np.random.default_rng(0)
+    for scale in (0.0, 1.0, 1e3, 6e4):
+        scores = tf.cast(rng.uniform(-scale, scale, (12, 5)), dtype)
+        found = losses.sinkhorn(scores)
+        assert found.dtype == tf.float32 and np.isfinite(found).all()
+        np.testing.assert_allclose(np.sum(found, axis=1), 1.0, rtol=1e-5)
+        if not scale:
+            np.testing.assert_allclose(found, 0.2, rtol=1e-6)
+
+
+def test_sinkhorn_has_no_gradient():
+    scores = np.random.default_rng(0).normal(size=(6, 4))
+    assert gradient_of(lambda x: tf.reduce_sum(losses.sinkhorn(x)[:, 0]), scores)[1] == [None]
 
 
 def test_embedding_std_tells_spread_from_collapse():

@@ -1,6 +1,6 @@
 """The settings of distillation: what goes with what."""
 
-from keras_sacl.config.settings import ConfigError, check_member
+from keras_sacl.config.settings import ConfigError, check_layer_widths, check_member
 
 OBJECTIVE_NAMES = (
     "disco", "seed", "compress_1q", "compress_2q", "at", "rkd", "reg", "reg_bn", "cc", "crd"
@@ -41,6 +41,10 @@ def check(config):
         raise ConfigError("teacher", config.teacher, "needs --distill, such as --distill=disco:1.0")
     if len(config.widths) > 1 and weights:
         raise ConfigError("distill", text, "trains one width; leave --slim_widths out")
+    from keras_sacl.encoders import TRANSFORMERS
+
+    if "at" in weights and config.encoder in TRANSFORMERS:
+        raise ConfigError("distill", text, f"{config.encoder} has no maps")
     if config.slims:
         for name in {"at", "compress_2q"} & weights.keys():
             raise ConfigError(
@@ -51,14 +55,11 @@ def check(config):
     if config.cache_teacher:
         _check_cache(config, text, weights)
     if config.teacher_projector is not None:
-        from keras_sacl.heads import parse_projector
-
-        try:
-            parse_projector(config.teacher_projector)
-        except ValueError as error:
-            raise ConfigError(
-                "teacher_projector", config.teacher_projector, "must be widths such as 2048-128"
-            ) from error
+        check_layer_widths("teacher_projector", config.teacher_projector)
+    if config.strategy == "multi_worker" and "cc" in weights:
+        raise ConfigError(
+            "distill", text, "cc finds its clusters in one process; multi_worker has several"
+        )
 
 
 def _check_cache(config, text, weights):

@@ -28,7 +28,10 @@ class MethodFields:
     )
     lambd: float = setting(0.005, "Weight of the off-diagonal terms of Barlow Twins and XD.", low=0)
     loss_scale: float | None = setting(
-        None, f"Factor on the loss. Default by optimizer: {listed(LOSS_SCALES)}.", above=0
+        None,
+        "Factor on the loss. Default of barlow_twins, xd, sacl and sacl_xd by optimizer: "
+        f"{listed(LOSS_SCALES)}; of the others 1.",
+        above=0,
     )
     xd_pairs: str = setting(
         "same_input",
@@ -60,7 +63,9 @@ class MethodFields:
         low=2,
     )
     key_momentum: float = setting(
-        0.999, "Share of the old value that a weight of moco_v2's key encoder keeps each step.",
+        0.999,
+        "Share of the old value that a weight keeps each step: of moco_v2's key encoder, and of "
+        "compress_2q's mean student.",
         low=0, high=1,
     )  # fmt: skip
     key_batch_norm: str = setting(
@@ -93,15 +98,21 @@ class MethodFields:
         None,
         "Who to distil from: a .keras file, a run directory, a PyTorch checkpoint of a ResNet "
         "(.pth.tar), or applications:NAME[:WEIGHTS] of keras.applications.",
+        free=True,  # its content is compared, not where it lies
     )
     teacher_encoder: str = setting(
         "resnet50",
         "Architecture of the teacher where a dry run has no file.",
         choices=choices.encoders,
     )
-    teacher_width: float = setting(1.0, "Its width.", above=0, high=16)
+    teacher_width: float = setting(
+        1.0, "Width of --teacher_encoder, for a dry run.", above=0, high=16, free=True
+    )
     teacher_projector: str | None = setting(
-        None, "Widths of its projector, such as 2048-128; without, it has none."
+        None,
+        "Widths of the projector of --teacher_encoder, such as 2048-128, for a dry run; without, "
+        "it has none.",
+        free=True,
     )
     teacher_precision: str = setting(
         "auto", "Compute type of the teacher: auto (float16 on a GPU, else float32) or its name.",
@@ -124,18 +135,19 @@ class MethodFields:
     )  # fmt: skip
     distill_temperature: float | None = setting(
         None,
-        "Temperature of the teacher's similarities. Default: seed 0.01, compress 0.04, crd 0.07.",
+        "Temperature of the similarities of seed's teacher (default 0.01; its student has 0.2), "
+        "and of both sides of compress (0.04) and crd (0.07).",
         above=0,
     )
     distill_queue_size: int | None = setting(
         None,
-        "Teacher embeddings in the queues of seed (at most 65536 by default), compress (128000) "
-        "and crd (16384). Default: that, but not more than the images.",
+        "Embeddings in each queue of seed, compress and crd. Default: as --queue_size, up to "
+        "65536, 128000 and 16384.",
         low=2,
     )
     distill_clusters: int | None = setting(
-        None, "Clusters of cc. Default: one for 80 images, up to 16000.", low=2
+        None, "Clusters of the objective cc. Default: one for 80 images, up to 16000.", low=2
     )
     init_from: str | None = setting(
-        None, "Run directory whose encoder.keras the encoder starts from."
+        None, "Run directory whose encoder.keras the encoder starts from.", free=True
     )

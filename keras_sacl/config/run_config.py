@@ -10,6 +10,7 @@ from keras_sacl.config.run_fields import RunFields
 from keras_sacl.config.settings import (
     ConfigError,
     check_between,
+    check_layer_widths,
     check_setting,
     numbers,
     parsed,
@@ -69,7 +70,9 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
         missing = {
             "alpha": 0.5 if config.effective_method == "xd" else 0.9,
             "learning_rate": defaults.LEARNING_RATES[self.optimizer],
-            "loss_scale": defaults.LOSS_SCALES[self.optimizer],
+            "loss_scale": (
+                defaults.LOSS_SCALES[self.optimizer] if self.method in defaults.CORRELATING else 1.0
+            ),
             "projector": defaults.PROJECTORS.get(self.method, defaults.PROJECTOR),
             "projector_batch_norm": self.method != "moco_v2",
             "temperature": defaults.TEMPERATURES.get(self.method, defaults.TEMPERATURE),
@@ -78,6 +81,7 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
         missing = {k: v for k, v in missing.items() if getattr(config, k) is None}
         config = dataclasses.replace(config, **missing)
         config._check_method()
+        config._check_schedule()
         distilling.check(config)
         return config
 
@@ -97,34 +101,48 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
         check_between("warmup_epochs", self.warmup_epochs, 0, self.epochs)
 
     def _check_method(self):
-        from keras_sacl.heads import parse_projector
+        from keras_sacl.encoders import FIXED_SIZE, TRANSFORMERS
 
-        try:
-            parse_projector(self.projector)
-        except ValueError as error:
-            raise ConfigError(
-                "projector", self.projector, "must be layer widths such as 2048-2048-2048"
-            ) from error
+        check_layer_widths("projector", self.projector)
         if self.small_views and self.method != "swav":
             raise ConfigError("small_views", self.small_views, "needs --method=swav")
-        drops = ",".join(map(str, self.drop_epochs))
-        if (self.schedule == "steps") != bool(self.drop_epochs):
-            raise ConfigError("drop_epochs", drops, "goes with --schedule=steps, such as 90,120")
-        if list(self.drop_epochs) != sorted(self.drop_epochs):
-            raise ConfigError("drop_epochs", drops, "must rise, such as 90,120")
-        if self.method == "moco_v2" and self.key_batch_norm == "split":
-            groups = self.batch_norm_groups
-            if self.batch_size % groups or self.batch_size < 2 * groups:
-                raise ConfigError(
-                    "batch_norm_groups", groups,
-                    f"must divide --batch_size={self.batch_size} into groups of at least 2",
-                )  # fmt: skip
+        if self.small_views and self.encoder in FIXED_SIZE:
+            raise ConfigError(
+                "small_views", self.small_views, f"{self.encoder} takes images of one size"
+            )
+        if self.activation != "default" and self.encoder in TRANSFORMERS:
+            raise ConfigError(
+                "activation", self.activation, f"{self.encoder} has no ReLU, swish or hard-swish"
+            )
+        if self.slim_execution == "mask" and self.slims and self.encoder in TRANSFORMERS:
+            raise ConfigError(
+                "slim_execution", "mask", f"{self.encoder} has norms over channels; take slice"
+            )
+        groups = self.batch_norm_groups
+        if self._splits_batch and (self.batch_size % groups or self.batch_size < 2 * groups):
+            raise ConfigError(
+                "batch_norm_groups", groups,
+                f"must divide --batch_size={self.batch_size} into groups of at least 2",
+            )  # fmt: skip
         if self.init_from is not None and self.slims:
             raise ConfigError(
                 "init_from", self.init_from,
                 "starts one network, not a host and its slim network; leave it out, or take "
                 "--method=xd",
             )  # fmt: skip
+
+    def _check_schedule(self):
+        drops = ",".join(map(str, self.drop_epochs))
+        if (self.schedule == "steps") != bool(self.drop_epochs):
+            raise ConfigError("drop_epochs", drops, "goes with --schedule=steps, such as 90,120")
+        if not all(0 < epoch < self.epochs for epoch in self.drop_epochs):
+            raise ConfigError("drop_epochs", drops, f"must lie within the {self.epochs} epochs")
+        if list(self.drop_epochs) != sorted(self.drop_epochs):
+            raise ConfigError("drop_epochs", drops, "must rise, such as 90,120")
+
+    @property
+    def _splits_batch(self):
+        return self.method == "moco_v2" and self.key_batch_norm == "split"
 
     def _check_slim_widths(self, widths, width):
         text = ",".join(map(str, widths))
@@ -145,6 +163,15 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
 
     def check_replicas(self, count):
         """Raises ConfigError if these settings cannot be trained on so many replicas."""
+        if self.method == "moco_v2" and self.key_batch_norm == "shuffle" and count == 1:
+            raise ConfigError(
+                "key_batch_norm", "shuffle", "is sync on one replica; take split, or --replicas"
+            )
+        if self._splits_batch and self.batch_norm_groups % count:
+            raise ConfigError(
+                "batch_norm_groups", self.batch_norm_groups,
+                f"must be a multiple of the {count} replicas",
+            )  # fmt: skip
         if count == 1:
             return
         if self.batch_size % count or self.batch_size < 2 * count:
@@ -162,10 +189,12 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
 
     def differences(self, other):
         """Names of the settings that differ and that a resumed run may not change."""
+        # Each replica's statistics are its own there, so that their number matters.
+        bound = {"replicas"} if self.key_batch_norm == "shuffle" else set()
         return [
             field.name
             for field in dataclasses.fields(self)
-            if not field.metadata["free"]
+            if (field.name in bound or not field.metadata["free"])
             and getattr(self, field.name) != getattr(other, field.name)
         ]
 

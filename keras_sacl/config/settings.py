@@ -108,5 +108,15 @@ def numbers(flag, values, example):
         raise ConfigError(flag, text, f"must be numbers such as {example}") from error
 
 
+def check_layer_widths(flag, text):
+    """Raises ConfigError if a text is not such as 2048-128."""
+    from keras_sacl.heads import parse_projector
+
+    try:
+        parse_projector(text)
+    except ValueError as error:
+        raise ConfigError(flag, text, "must be layer widths such as 2048-2048-2048") from error
+
+
 def _listed(names):
     return ", ".join(names)

@@ -1,20 +1,21 @@
 """What a teacher gives for each image, computed once and kept on disk."""
 
+import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 def cached_rows(teacher, batches, count, directory, key, say=print):
     """The teacher's features and embeddings of all images, from disk where they are there.
 
-    Two files, rows.npy and rows.json; the latter holds `key`, is written last, and is what makes
-    the rows valid. Rows of another key are computed anew.
+    They lie in rows-HASH.npy, the hash being that of `key`, so that rows of several teachers and
+    data sets can share a directory; what stands under that name is whole. rows-HASH.json says what
+    they are of.
 
     Args:
         teacher: A function of images (B, H, W, 3) to (B, W) rows.
@@ -32,49 +33,45 @@ def cached_rows(teacher, batches, count, directory, key, say=print):
         ValueError: If a row is not finite.
     """
     directory = Path(directory)
-    rows_file, key_file = directory / "rows.npy", directory / "rows.json"
-    key = {"format": _FORMAT, "images": count, **key}
-    if _read(key_file) == key:
+    text = json.dumps({"format": _FORMAT, "images": count, **key}, indent=2, sort_keys=True)
+    path = directory / f"rows-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npy"
+    if path.is_file():
         try:
-            rows = np.load(rows_file, mmap_mode="r", allow_pickle=False)
+            rows = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            say(f"{rows_file} cannot be read ({error}); the teacher runs once more")
+            say(f"{path} cannot be read ({error}); the teacher runs once more")
         else:
             if len(rows) == count:
-                say(f"teacher's embeddings: {rows_file}")
+                say(f"teacher's embeddings: {path}")
                 return rows
-    elif key_file.exists():
-        say(f"{rows_file} is of another teacher or of other images; the teacher runs once more")
-    key_file.unlink(missing_ok=True)
     directory.mkdir(parents=True, exist_ok=True)
-    say(f"the teacher runs once over {count} images, into {rows_file}")
-    # A folder of its own: of two runs that share the directory, each may be writing.
-    with tempfile.TemporaryDirectory(dir=directory, prefix="writing-") as folder:
-        _write(teacher, batches, count, Path(folder, rows_file.name))
-        Path(folder, key_file.name).write_text(json.dumps(key, indent=2), encoding="utf-8")
-        for path in (rows_file, key_file):
-            os.replace(Path(folder, path.name), path)
-    return np.load(rows_file, mmap_mode="r", allow_pickle=False)
+    say(f"the teacher runs once over {count} images, into {path}")
+    # Under a name of this process: two runs may be writing the same rows.
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        _write(teacher, batches, count, temporary)
+        path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def _write(teacher, batches, count, path):
-    rows, done = None, 0
-    for images, _ in batches:
-        found = np.asarray(teacher(images), np.float32)
-        if not np.isfinite(found).all():
-            raise ValueError("the teacher gives embeddings that are not finite")
-        if rows is None:
-            shape = count, found.shape[1]
-            rows = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-        rows[done : done + len(found)] = found
-        done += len(found)
+    done = 0
+    # Not through a memory map: on a full disk that ends the process by a signal.
+    with path.open("wb") as file:
+        for images, _ in batches:
+            found = np.asarray(teacher(images), np.float32)
+            if not np.isfinite(found).all():
+                raise ValueError("`teacher` gives embeddings that are not finite")
+            if not done:
+                shape = count, found.shape[1]
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_2_0(file, header)
+            file.write(np.ascontiguousarray(found, "<f4"))
+            done += len(found)
+        file.flush()
+        os.fsync(file.fileno())
     if done != count:
         raise ValueError(f"the data hold {done} images where {count} were counted")
-    rows.flush()
-
-
-def _read(key_file):
-    try:
-        return json.loads(key_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None

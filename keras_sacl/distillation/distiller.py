@@ -88,10 +88,16 @@ class Distiller(keras.layers.Layer):
             encoder: The student's, or a `SlimmableEncoder`.
             projector: The student's, or None.
         """
+        needs_mean = any(objective.needs_mean for objective in self.objectives.values())
+        if (self.needs_maps or needs_mean) and not hasattr(encoder, "operations"):
+            raise ValueError(
+                "`encoder` must be a functional keras.Model for objectives that look into it, "
+                f"not a host with a slim view. Received: encoder={encoder}"
+            )
         student = Widths(encoder.output_shape[-1], projector and projector.output_shape[-1])
         for objective in self.objectives.values():
             objective.connect(student, Widths(*self.teacher_widths))
-        if any(objective.needs_mean for objective in self.objectives.values()):
+        if needs_mean:
             self.mean_student = MomentumNetwork(encoder, self.momentum)
 
     def terms(self, encode, views, rows=None):

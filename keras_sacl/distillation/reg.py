@@ -25,6 +25,8 @@ def regression_loss(student, teacher, whiten=False):
     teacher = tf.stop_gradient(teacher)
     if whiten:
         student, teacher = standardise(student), standardise(teacher)
+    if student.dtype != tf.float64:
+        student = tf.cast(student, tf.float32)
     return tf.reduce_mean(tf.math.squared_difference(student, tf.cast(teacher, student.dtype)))
 
 

@@ -28,7 +28,9 @@ _OURS = {
 }
 _TRANSFORMERS = {"deit_tiny": vit.deit_tiny, "vit_tiny": vit.vit_tiny}
 ENCODERS = (*_LIBRARY, *_OURS, *_TRANSFORMERS)
-__all__ = ["ACTIVATIONS", "ENCODERS", "build_encoder"]
+TRANSFORMERS = tuple(_TRANSFORMERS)
+FIXED_SIZE = ("alexnet", *TRANSFORMERS)  # whose weights fit one size of images
+__all__ = ["ACTIVATIONS", "ENCODERS", "FIXED_SIZE", "TRANSFORMERS", "build_encoder"]
 
 _LIBRARY_STRIDE = 32
 # A map of 4 x 4 costs four times as much: 32 px training of a MobileNet then takes as long as

@@ -7,7 +7,6 @@ from keras_sacl.evaluation.clusters import CLUSTER_PROTOCOL, cluster_alignment
 from keras_sacl.evaluation.features import (
     extract_features,
     extract_pairs,
-    fingerprint,
     inference,
     l2_normalise,
 )
@@ -31,6 +30,7 @@ from keras_sacl.evaluation.protocols import (
     protocol_of,
     score_title,
 )
+from keras_sacl.fingerprint import fingerprint
 
 __all__ = [
     "DEFAULT_PROTOCOLS",
@@ -50,7 +50,6 @@ __all__ = [
     "extract_features",
     "extract_pairs",
     "few_label_accuracy",
-    "fingerprint",
     "knn_accuracy",
     "l2_normalise",
     "linear_probe",

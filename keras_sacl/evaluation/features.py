@@ -1,7 +1,6 @@
 """Features of frozen encoders, and what is done to them before any comparison."""
 
 import functools
-import hashlib
 
 import keras
 import numpy as np
@@ -98,15 +97,6 @@ def class_labels(labels):
             f"`multi_label_map`. Received: labels of shape {labels.shape}"
         )
     return labels
-
-
-def fingerprint(model):
-    """SHA-256 over all weights and moving statistics of a model, as a hexadecimal string."""
-    digest = hashlib.sha256()
-    for variable in model.variables:
-        digest.update(str((variable.name, variable.shape, variable.dtype)).encode())
-        digest.update(np.ascontiguousarray(variable).tobytes())
-    return digest.hexdigest()
 
 
 def inference(model):

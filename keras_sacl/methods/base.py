@@ -35,7 +35,7 @@ class TwoViewMethod(keras.Model):
         projector: A `keras.Model`, (B, F) to (B, D). It is not deployed.
         loss_scale: The factor on the whole loss: 1 for Adam-like optimizers, 0.1 with LARS.
         distiller: A `Distiller`, whose weighted objectives are added to the loss; or None.
-        batch_norm_groups: Parts of each replica's batch that BatchNorm normalises by themselves;
+        groups_per_replica: Parts of each replica's batch that BatchNorm normalises by themselves;
             None normalises the batches of all replicas together.
     """
 
@@ -50,7 +50,7 @@ class TwoViewMethod(keras.Model):
     terms = ()
 
     def __init__(
-        self, encoder, projector, loss_scale=1.0, distiller=None, batch_norm_groups=None, **kwargs
+        self, encoder, projector, loss_scale=1.0, distiller=None, groups_per_replica=None, **kwargs
     ):
         super().__init__(**kwargs)
         features = encoder.output_shape[-1]
@@ -62,7 +62,7 @@ class TwoViewMethod(keras.Model):
         if not loss_scale > 0:
             raise ValueError(f"`loss_scale` must be positive. Received: loss_scale={loss_scale}")
         self.encoder, self.projector, self.loss_scale = encoder, projector, loss_scale
-        self.distiller, self.batch_norm_groups = distiller, batch_norm_groups
+        self.distiller, self.groups_per_replica = distiller, groups_per_replica
         objectives = ()
         if distiller is not None:
             distiller.connect(encoder, projector)
@@ -70,8 +70,8 @@ class TwoViewMethod(keras.Model):
         # On faster kernels, and over all replicas; out of Keras' sight, since the variables are
         # the same.
         self._training = SimpleNamespace(
-            encoder=self._encoder_pass(batch_norm_groups),
-            projector=projector and training_pass(projector, batch_norm_groups),
+            encoder=self._encoder_pass(groups_per_replica),
+            projector=projector and training_pass(projector, groups_per_replica),
             step=_Step(),
         )
         names = ("loss", *self.terms, *objectives, "embedding_std")
@@ -229,7 +229,7 @@ class TwoViewMethod(keras.Model):
             "projector": keras.saving.serialize_keras_object(self.projector),
             "loss_scale": self.loss_scale,
             "distiller": keras.saving.serialize_keras_object(self.distiller),
-            "batch_norm_groups": self.batch_norm_groups,
+            "groups_per_replica": self.groups_per_replica,
         }
 
     @classmethod

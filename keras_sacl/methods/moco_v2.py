@@ -52,12 +52,18 @@ class MoCoV2(TwoViewMethod):
                 f"Received: batch_norm_groups={batch_norm_groups}"
             )
         own = {"sync": None, "shuffle": 1, "split": batch_norm_groups // replicas}[key_batch_norm]
-        super().__init__(encoder, projector, batch_norm_groups=own, **kwargs)
+        super().__init__(encoder, projector, groups_per_replica=own, **kwargs)
         self.require_one_network()
+        if not queue_size >= 1:
+            raise ValueError(f"`queue_size` must be at least 1. Received: queue_size={queue_size}")
+        if not 0 <= key_momentum <= 1:
+            raise ValueError(
+                f"`key_momentum` must be in [0, 1]. Received: key_momentum={key_momentum}"
+            )
         if not temperature > 0:
             raise ValueError(f"`temperature` must be positive. Received: temperature={temperature}")
         self.temperature, self.key_momentum, self.seed = temperature, key_momentum, seed
-        self.key_batch_norm, self.groups_of_all = key_batch_norm, batch_norm_groups
+        self.key_batch_norm, self.batch_norm_groups = key_batch_norm, batch_norm_groups
         self.key_encoder = MomentumNetwork(encoder, key_momentum, own)
         self.key_projector = MomentumNetwork(projector, key_momentum, own)
         self.queue = EmbeddingQueue(queue_size, projector.output_shape[-1], seed=seed)
@@ -90,16 +96,18 @@ class MoCoV2(TwoViewMethod):
     def _order(self, count):
         """(N,): the first of every group, the second of every group, and so on."""
         # As good as a random order, since the images of a batch come in one, and no state.
-        groups = self.groups_of_all if self.key_batch_norm == "split" else replica_count()
+        groups = self.batch_norm_groups if self.key_batch_norm == "split" else replica_count()
         return tf.reshape(tf.transpose(tf.reshape(tf.range(count), [-1, groups])), [-1])
 
     def get_config(self):
+        config = super().get_config()
+        del config["groups_per_replica"]  # follows from the replicas
         return {
-            **super().get_config(),
+            **config,
             "temperature": self.temperature,
             "queue_size": self.queue.size,
             "key_momentum": self.key_momentum,
             "key_batch_norm": self.key_batch_norm,
-            "batch_norm_groups": self.groups_of_all,
+            "batch_norm_groups": self.batch_norm_groups,
             "seed": self.seed,
         }

@@ -1,5 +1,7 @@
 """From a RunConfig to a teacher, its embeddings, and the objectives of distillation."""
 
+import functools
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,6 +17,7 @@ from keras_sacl.distillation.teachers import content_hash as teacher_hash
 from keras_sacl.embedding_queue import default_queue_size
 from keras_sacl.encoders import build_encoder
 from keras_sacl.heads import build_projector, parse_projector
+from keras_sacl.stage_maps import stage_maps
 
 _QUEUES = {"seed": 65_536, "compress_1q": 128_000, "compress_2q": 128_000, "crd": 16_384}
 _BATCH = 256
@@ -30,47 +33,55 @@ class Distilling:
         say: Called with lines for the user.
 
     Attributes:
-        rows: (N, W) what the teacher gives for each image, with --cache_teacher; else None.
+        rows: (N, W) what the teacher gives for each image, once `cache` was called with
+            --cache_teacher; else None.
+        teacher_hash: Of the teacher's content.
     """
 
     def __init__(self, config, source, run_dir, say):
-        self.config, self.source = config, source
+        self.config, self.source, self.run_dir, self.say = config, source, run_dir, say
         self.teacher = load(config)
-        self.widths = Widths(self.teacher.features, self.teacher.embeddings)
+        self.teacher_hash = teacher_hash(self.teacher)
         self.rows = None
-        if config.cache_teacher:
-            key = {
-                "teacher": teacher_hash(self.teacher),
-                "data": content_hash(source),
-                "image_size": config.image_size,
-            }
-            folder = config.teacher_cache_dir or run_dir.path / "teacher"
-            self.rows = cached_rows(
-                self._rows_of, self._batches(source), len(source), folder, key, say
-            )
 
     def distiller(self):
         """A `Distiller` with fresh objectives."""
-        made = objectives(self.config, len(self.source))
-        weights = objective_weights(self.config)
-        if self.rows is not None:
-            return Distiller(made, weights, teacher_widths=self.widths)
-        return Distiller(made, weights, self.teacher.encoder, self.teacher.projector)
+        return build_distiller(self.config, self.teacher, len(self.source))
+
+    def cache(self):
+        """Runs the teacher over the images, where --cache_teacher asks for it."""
+        if not self.config.cache_teacher:
+            return
+        key = {
+            "teacher": self.teacher_hash,
+            "data": content_hash(self.source),
+            "image_size": self.config.image_size,
+        }
+        folder = self.config.teacher_cache_dir or self.run_dir.path / "teacher"
+        batches = self._batches(self.source)
+        self.rows = cached_rows(self._rows_of, batches, len(self.source), folder, key, self.say)
 
     def start(self, method):
         """What must be known of the data before the first step: the clusters of cc."""
         found = method.distiller.objectives.get("cc")
         if found is None:
             return
+        few = self.source.take(CLUSTERED_IMAGES)
+        self.say(
+            f"finding {found.clusters} clusters in the teacher's features of {len(few)} images"
+        )
+        width = self.teacher.features
         if self.rows is None:
-            few = self.source.take(CLUSTERED_IMAGES)
-            rows = np.concatenate([self._rows_of(x) for x, _ in self._batches(few)])
+            parts = [self._rows_of(images)[:, :width] for images, _ in self._batches(few)]
+            found.set_centres(np.concatenate(parts))
         else:
-            rows = self.rows[evenly_spread(len(self.rows), CLUSTERED_IMAGES)]
-        found.set_centres(rows[:, : self.widths.features])
+            chosen = evenly_spread(len(self.rows), CLUSTERED_IMAGES)
+            found.set_centres(self.rows[chosen, :width])
 
     def _batches(self, source):
-        return plain_batches(source, image_size=self.config.image_size, batch_size=_BATCH)
+        # The user's own batch where it is the smaller one: it is known to fit.
+        batch_size = min(_BATCH, self.config.batch_size)
+        return plain_batches(source, image_size=self.config.image_size, batch_size=batch_size)
 
     def _rows_of(self, images):
         return self._run(images).numpy()
@@ -83,12 +94,32 @@ class Distilling:
         return tf.concat([features, self.teacher.projector(features, training=False)], axis=1)
 
 
+def build_distiller(config, teacher, images):
+    """A `Distiller` with fresh objectives; of a cached teacher it knows the widths alone.
+
+    Args:
+        config: A validated `RunConfig` with --distill.
+        teacher: A `Teacher`.
+        images: In the training set.
+    """
+    made, weights = objectives(config, images), objective_weights(config)
+    settings = {"momentum": config.key_momentum}
+    if config.cache_teacher:
+        settings["teacher_widths"] = Widths(teacher.features, teacher.embeddings)
+    else:
+        settings |= {"teacher": teacher.encoder, "teacher_projector": teacher.projector}
+    return Distiller(made, weights, **settings)
+
+
 def objectives(config, images):
-    """A dict from name to a fresh `Objective`, as --distill and its settings say.
+    """The objectives of --distill with its settings.
 
     Args:
         config: A validated `RunConfig`.
         images: In the training set.
+
+    Returns:
+        A dict from name to a fresh `Objective`.
     """
     made = {}
     for name in objective_weights(config):
@@ -109,19 +140,57 @@ def objectives(config, images):
 
 
 def load(config):
-    """The `Teacher` of --teacher.
+    """The `Teacher` of --teacher, in the present strategy.
 
     Raises:
-        ConfigError: If there is none, or it takes other images than those of the run.
+        ConfigError: If there is none, it takes other images than those of the run, gives no
+            finite features in its precision, or has no maps for the objective at.
     """
     precision = config.teacher_precision
     if precision == "auto":
         precision = "float16" if tf.config.list_physical_devices("GPU") else "float32"
+    return _load(
+        config.teacher, precision, config.image_size, "at" in objective_weights(config),
+        tf.distribute.get_strategy(),
+    )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=1)
+def _load(name, precision, image_size, needs_maps, strategy):
     try:
-        teacher = load_teacher(config.teacher, precision)
+        teacher = load_teacher(name, precision)
     except ValueError as error:
-        raise ConfigError.from_text(error) from error
-    return _fitting(config, teacher)
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise ConfigError(
+            "teacher", name,
+            f"{reason}; name a .keras file, a run directory, a .pth.tar of a ResNet or "
+            "applications:NAME",
+        ) from error  # fmt: skip
+    if teacher.image_size not in (None, image_size):
+        raise ConfigError(
+            "teacher", name,
+            f"takes images of {teacher.image_size} px; set --image_size to it (it is {image_size})",
+        )  # fmt: skip
+    if teacher.image_size is None:
+        # Of one size, so that its maps are known.
+        teacher.encoder = keras.models.clone_model(
+            teacher.encoder,
+            input_tensors=keras.Input((image_size, image_size, 3)),
+            clone_function=lambda layer: layer,
+        )
+    noise = np.random.default_rng(0).normal(size=(4, image_size, image_size, 3))
+    if not np.isfinite(teacher.encoder(noise.astype("float32"), training=False)).all():
+        raise ConfigError(
+            "teacher", name, f"gives features that are not finite in {precision}; see "
+            "--teacher_precision",
+        )  # fmt: skip
+    if needs_maps:
+        try:
+            stage_maps(teacher.encoder)
+        except ValueError as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError("teacher", name, f"has no maps for at: {reason}") from error
+    return teacher
 
 
 def made_up(config):
@@ -134,20 +203,3 @@ def made_up(config):
         widths = parse_projector(config.teacher_projector)
         projector = build_projector(encoder.output_shape[-1], widths, batch_norm=False)
     return Teacher(encoder, projector, "random")
-
-
-def _fitting(config, teacher):
-    size = config.image_size
-    if teacher.image_size not in (None, size):
-        raise ConfigError(
-            "teacher", config.teacher,
-            f"takes images of {teacher.image_size} px; set --image_size to it (it is {size})",
-        )  # fmt: skip
-    if teacher.image_size is None:
-        # Of one size, so that its maps are known.
-        teacher.encoder = keras.models.clone_model(
-            teacher.encoder,
-            input_tensors=keras.Input((size, size, 3)),
-            clone_function=lambda layer: layer,
-        )
-    return teacher

@@ -6,12 +6,11 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from keras_sacl.config.distilling import objective_weights
+from keras_sacl.config import ConfigError
 from keras_sacl.data import all_presets, get_preset, view_finisher
 from keras_sacl.data.views import draw_table
-from keras_sacl.distillation import Distiller, Widths
 from keras_sacl.stages.build import build_method, compile_method
-from keras_sacl.stages.distilling import load, made_up, objectives
+from keras_sacl.stages.distilling import build_distiller, load, made_up
 from keras_sacl.stages.strategy import make_strategy
 
 _IMAGES, _PIXELS = 4, 40
@@ -44,9 +43,14 @@ def dry_run(config, say=print):
         config, batch_size=batch, batch_norm_groups=max(2, replicas), distill_queue_size=None,
         distill_clusters=None, queue_size=None,
     )  # fmt: skip
-    with strategy.scope():
-        method = build_method(few, _COUNTED_IMAGES, _distiller(few))
-        compile_method(method, few, steps_per_epoch=1)
+    try:
+        with strategy.scope():
+            method = build_method(few, _COUNTED_IMAGES, _distiller(few))
+            compile_method(method, few, steps_per_epoch=1)
+    except ConfigError:
+        raise
+    except ValueError as error:  # of what is built: its text names the argument
+        raise ConfigError.from_text(error) from error
     # Traced once for one step it would take several times as long.
     method.run_eagerly = replicas == 1
     method.jit_compile = False
@@ -65,11 +69,7 @@ def _distiller(config):
         return None
     there = config.teacher.startswith("applications:") or os.path.exists(config.teacher)
     teacher = load(config) if there else made_up(config)
-    made, weights = objectives(config, _COUNTED_IMAGES), objective_weights(config)
-    if config.cache_teacher:
-        widths = Widths(teacher.features, teacher.embeddings)
-        return Distiller(made, weights, teacher_widths=widths)
-    return Distiller(made, weights, teacher.encoder, teacher.projector)
+    return build_distiller(config, teacher, _COUNTED_IMAGES)
 
 
 def _views(config, method):
@@ -83,6 +83,7 @@ def _views(config, method):
     a, b, *small = view_finisher(presets)(*pairs)
     extras = {"small_views": tuple(small)} if small else {}
     if config.cache_teacher:
-        width = sum(method.distiller.teacher_widths)
+        features, embeddings = method.distiller.teacher_widths
+        width = features + (embeddings if config.teacher_projector else 0)
         extras["teacher"] = tf.random.stateless_normal((config.batch_size, width), (config.seed, 9))
     return (a, b, extras) if extras else (a, b)

@@ -75,7 +75,8 @@ def evaluate(config, run_dir, say=print):
         files = run_dir.results().get("evaluate_files", {})
         run_dir.record("evaluate_files", {**files, config.eval_encoder: result})
         return result
-    # The untrained encoder is the deployed one at step 0 of this very run: same seed, same slices.
+    # The untrained encoder is the deployed one before step 0 of this very run: same seed, same
+    # slices, and random, whatever --init_from starts from.
     untrained, _ = build_networks(config)
     results = {}
     for width, path in run_dir.encoders(config.widths).items():

@@ -12,8 +12,9 @@ import numpy as np
 
 from keras_sacl import callbacks
 from keras_sacl.data import get_preset, labelled_view_dataset, plain_batches
-from keras_sacl.evaluation.features import fingerprint, inference
+from keras_sacl.evaluation.features import inference
 from keras_sacl.finetuning import Classifier, build_classifier
+from keras_sacl.fingerprint import fingerprint
 from keras_sacl.optim import SGD, WarmupCosine
 from keras_sacl.stages.build import build_networks, deployed_float32, steps_per_execution
 from keras_sacl.stages.inputs import finetuning_images, finetuning_teacher

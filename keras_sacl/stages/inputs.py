@@ -17,6 +17,7 @@ from keras_sacl.encoders import build_encoder
 from keras_sacl.evaluation import PROTOCOLS, fitting, label_kind
 from keras_sacl.keras_files import load_keras
 from keras_sacl.stages.distilling import load as load_teacher
+from keras_sacl.stages.strategy import make_strategy
 
 
 def check_inputs(config):
@@ -28,8 +29,15 @@ def check_inputs(config):
     if "pretrain" in config.stages:
         augmented_images(config)
         if config.distill:
-            load_teacher(config)
-        if config.init_from is not None:
+            with make_strategy(config).scope():
+                load_teacher(config)
+            clusters = config.distill_clusters
+            if clusters is not None and clusters > len(training_images(config)):
+                raise ConfigError(
+                    "distill_clusters", clusters,
+                    f"must be at most the {len(training_images(config))} training images",
+                )  # fmt: skip
+        if config.init_from is not None and not config.resume:
             initial_encoder(config)
     encoder_file(config)
     if "evaluate" in config.stages or "export" in config.stages:

@@ -4,7 +4,7 @@ import collections
 import time
 
 from keras_sacl import callbacks
-from keras_sacl.distillation.teachers.precision import with_precision
+from keras_sacl.precision import with_precision
 from keras_sacl.stages.build import deployed_float32
 from keras_sacl.stages.environment import environment
 from keras_sacl.stages.inputs import training_images

@@ -69,6 +69,7 @@ class Training:
         """
         self.step = self._checkpoint.restore(self.method, warn=self.say)
         self._require_one_folder()
+        self._require_same_teacher()
         factor = self._checkpoint.rate_factor
         if factor != 1:  # the run has been rolled back
             self._build(factor)
@@ -83,6 +84,8 @@ class Training:
             CheckpointError: If a checkpoint could not be written.
             StoppedBySignal: After a checkpoint.
         """
+        if self._distilling is not None:
+            self._distilling.cache()
         if not self.step:
             self._start()
         for rollbacks in itertools.count():
@@ -115,6 +118,8 @@ class Training:
     def _start(self):
         """What a run does before its first step, and one that is resumed does not."""
         if self._distilling is not None:
+            if self.first:
+                self.run_dir.record("teacher", {"sha256": self._distilling.teacher_hash})
             self._distilling.start(self.method)
         if self.config.init_from is not None:
             self.method.start_from(initial_encoder(self.config))
@@ -200,6 +205,13 @@ class Training:
         if config.tensorboard:
             found.append(keras.callbacks.TensorBoard(self.run_dir.tensorboard, write_graph=False))
         return found
+
+    def _require_same_teacher(self):
+        before = self.run_dir.results().get("teacher", {}).get("sha256")
+        if self.step and self._distilling and self._distilling.teacher_hash != before:
+            raise ConfigError(
+                "teacher", self.config.teacher, "is another one than that which the run began with"
+            )
 
     def _require_one_folder(self):
         if self.config.strategy != "multi_worker":

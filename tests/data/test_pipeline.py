@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,6 +9,7 @@ from keras_sacl.data import (
     IMAGENET_STD,
     ImageSource,
     ViewPreset,
+    all_presets,
     decode_all,
     get_preset,
     load_source,
@@ -159,6 +162,122 @@ def test_a_data_service_makes_every_step_once(workers):
 
     assert sorted(map(key, found)) == sorted(map(key, expected))
     assert len({key(step) for step in found}) == len(found)
+
+
+def levels(kind):
+    """21 images, each of one grey, ten times its number."""
+    images = [np.full((16 + i, 20, 3), 10 * i, np.uint8) for i in range(21)]
+    if kind == "pixels":
+        return ImageSource(np.stack([image[:16, :16] for image in images]))
+    return ImageSource([tf.io.encode_png(image).numpy() for image in images])
+
+
+def with_rows(source, presets=(STILL, STILL), **changes):
+    """With each image a row: its number, and half of it."""
+    rows = np.arange(len(source))[:, None] * np.float64([1, 0.5])
+    settings = {"epochs": 3, "mean": (0, 0, 0), "std": (1, 1, 1), "rows": rows, **SETTINGS}
+    return two_view_dataset(source, presets, **{**settings, **changes})
+
+
+@pytest.mark.parametrize("kind", ["pixels", "files"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"start_step": 3},
+        {"part": (1, 2)},
+        {"start_step": 1, "part": (0, 4)},
+        {"small_views": 1},
+    ],
+)
+def test_rows_are_those_of_the_images(kind, changes):
+    count = 8 // changes.get("part", (0, 1))[1]
+    changes = {"small_size": 8, **changes}
+    data = with_rows(levels(kind), **changes)
+    assert data.cardinality() == 6 - changes.get("start_step", 0)
+    assert data.element_spec[2]["teacher"] == tf.TensorSpec((count, 2), tf.float32)
+    found = []
+    for a, b, extras in data.as_numpy_iterator():
+        numbers, halves = extras["teacher"].T
+        np.testing.assert_array_equal(halves, numbers / 2)
+        for view in (a, b, *extras.get("small_views", ())):
+            np.testing.assert_allclose(view.mean(axis=(1, 2, 3)) * 25.5, numbers, atol=0.01)
+        found.append(numbers)
+    assert len(found) == len(data) and len(set(map(tuple, found))) == len(found)
+
+
+def test_rows_change_nothing_else():
+    source = levels("pixels")
+    for (a, b), (c, d, _) in zip(
+        seen(source, epochs=3, mean=(0, 0, 0), std=(1, 1, 1)), with_rows(source), strict=True
+    ):
+        np.testing.assert_array_equal(a, c)
+        np.testing.assert_array_equal(b, d)
+
+
+def test_rows_are_read_from_a_file_as_they_are_needed(tmp_path):
+    path = tmp_path / "rows.npy"
+    np.save(path, np.arange(42, dtype=np.float32).reshape(21, 2))
+    rows = np.load(path, mmap_mode="r")
+    for a, _, extras in with_rows(levels("pixels"), rows=rows).as_numpy_iterator():
+        numbers = np.round(a[:, 0, 0, 0] * 25.5).astype(int)
+        np.testing.assert_array_equal(
+            extras["teacher"], np.stack([2 * numbers, 2 * numbers + 1], 1)
+        )
+
+
+def test_rows_with_views_that_are_finished_on_the_device():
+    source, presets = levels("pixels"), get_preset("digits")
+    settings = {"augment_on": "device", "small_views": 2, "small_size": 8}
+    data = with_rows(source, presets, **settings)
+    finish = view_finisher(all_presets(presets, 2))
+    host = with_rows(
+        source, presets, small_views=2, small_size=8, mean=IMAGENET_MEAN, std=IMAGENET_STD
+    )
+    for (a, b, extras), (c, d, expected) in zip(data, host, strict=True):
+        np.testing.assert_array_equal(extras["teacher"], expected["teacher"])
+        finished = finish(a, b, *extras["small_views"])
+        for own, other in zip(finished, (c, d, *expected["small_views"]), strict=True):
+            np.testing.assert_allclose(own, other, atol=1e-4)
+
+
+def test_small_views_have_their_size_and_differ(source):
+    found = views(source, "compress", small_views=3, small_size=10)
+    for a, b, extras in found:
+        assert a.shape == b.shape == (8, 16, 16, 3) and set(extras) == {"small_views"}
+        small = extras["small_views"]
+        assert [x.shape for x in small] == [(8, 10, 10, 3)] * 3
+        for i, x in enumerate(small):
+            assert x.dtype == np.float32 and np.isfinite(x).all()
+            for other in small[:i]:
+                assert np.abs(x - other).max(axis=(1, 2, 3)).min() > 0.01
+    assert np.abs(found[0][2]["small_views"][0] - found[1][2]["small_views"][0]).max() > 0.1
+    # The large views are those without them, and fewer of them are the first of more.
+    few = views(source, "compress", small_views=1, small_size=10, start_step=4)
+    for (a, b, extras), (c, d, less) in zip(found[4:], few, strict=True):
+        np.testing.assert_array_equal(extras["small_views"][0], less["small_views"][0])
+        np.testing.assert_array_equal(a, c)
+        np.testing.assert_array_equal(b, d)
+    for (a, b, _), (c, d) in zip(found, views(source, "compress"), strict=True):
+        np.testing.assert_array_equal(a, c)
+        np.testing.assert_array_equal(b, d)
+
+
+def test_small_views_are_of_small_parts():
+    """5 to 14 % of the area, by the columns that a square crop has in it."""
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:, :, 0] = np.arange(64)[None] * 4  # red counts them
+    source = ImageSource(np.stack([image] * 16))
+    preset = dataclasses.replace(STILL, crop_area=(0.5, 1.0))
+    data = two_view_dataset(
+        source, (preset, preset), image_size=32, batch_size=16, seed=0, epochs=4, small_views=2,
+        small_size=16, mean=(0, 0, 0), std=(1, 1, 1),
+    )  # fmt: skip
+    for a, _, extras in data.as_numpy_iterator():
+        for x, least, most in ((a, 0.5, 1.0), *((s, 0.05, 0.14) for s in extras["small_views"])):
+            seen_columns = (x[..., 0].max(axis=(1, 2)) - x[..., 0].min(axis=(1, 2))) * 255 / 252
+            share = (seen_columns * 63 + 1) / 64
+            assert np.all(share > np.sqrt(least) - 0.05) and np.all(share < np.sqrt(most) + 0.05)
 
 
 def test_bad_settings(source):

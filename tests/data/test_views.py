@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_sacl.data import PRESETS, ViewPreset, augment_view, get_preset, normalise
+from keras_sacl.data import PRESETS, ViewPreset, all_presets, augment_view, get_preset, normalise
 from keras_sacl.data.views import Draws, change_pixels, draw_table
 
 NOTHING = ViewPreset(
@@ -119,6 +119,37 @@ def test_presets_of_the_paper():
             assert v.crop_area == (0.08, 1.0) and v.grayscale == 0.2
     assert [v.saturation for v in get_preset("imagenet100")] == [0.0, 0.2]
     assert [v.saturation for v in get_preset("imagenet1k")] == [0.2, 0.2]
+
+
+def test_presets_of_other_papers():
+    """As published: MoCo-v2's code, ssl-small's appendix, CompRess, SwAV's code."""
+    moco, aug_plus, swav, compress = (
+        get_preset(name) for name in ("moco_v2", "aug_plus", "swav", "compress")
+    )
+    for a, b in (moco, aug_plus, swav, compress):
+        assert a == b and a.solarize == 0 and a.flip == 0.5 and a.crop_aspect == (3 / 4, 4 / 3)
+    for preset, area, strengths, grayscale, blur in (
+        (moco[0], (0.2, 1.0), (0.4, 0.4, 0.4, 0.1), 0.2, 0.5),
+        (aug_plus[0], (0.2, 1.0), (0.8, 0.8, 0.8, 0.4), 0.5, 0.5),
+        (swav[0], (0.14, 1.0), (0.8, 0.8, 0.8, 0.2), 0.2, 0.5),
+    ):
+        assert preset.crop_area == area and preset.jitter == 0.8
+        found = preset.brightness, preset.contrast, preset.saturation, preset.hue
+        assert found == strengths
+        assert (preset.grayscale, preset.blur) == (grayscale, blur)
+        assert preset.blur_sigma == (0.1, 2.0)
+    plain = compress[0]
+    assert plain.crop_area == (0.08, 1.0) and not plain.uses_colour
+    assert plain.jitter == plain.blur == plain.grayscale == 0
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_small_views_differ_from_view_a_by_their_crops(name):
+    pair = get_preset(name)
+    *both, first, second = all_presets(pair, 2)
+    assert tuple(both) == pair and first == second
+    assert first == dataclasses.replace(pair[0], crop_area=(0.05, 0.14))
+    assert all_presets(pair, 0) == pair
 
 
 def test_greyscale_presets_use_no_colour():

@@ -12,12 +12,12 @@ from sklearn.preprocessing import StandardScaler
 from keras_sacl.evaluation import (
     evaluate_encoder,
     extract_features,
-    fingerprint,
     knn_accuracy,
     l2_normalise,
     linear_probe,
 )
 from keras_sacl.evaluation.knn import top_columns
+from keras_sacl.fingerprint import fingerprint
 
 
 @pytest.mark.parametrize("k", [1, 5, 20])

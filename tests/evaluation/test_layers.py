@@ -6,8 +6,9 @@ import pytest
 from keras import layers
 
 from keras_sacl.encoders import build_encoder
-from keras_sacl.evaluation import SGDSettings, extract_features, fingerprint, linear_sgd_probe
+from keras_sacl.evaluation import SGDSettings, extract_features, linear_sgd_probe
 from keras_sacl.evaluation.layers import layer_features, layer_probe
+from keras_sacl.fingerprint import fingerprint
 from keras_sacl.stage_maps import stage_maps
 
 

@@ -2,16 +2,17 @@
 
 import dataclasses
 import hashlib
+import json
 import pathlib
 
 import keras
 
 from keras_sacl.distillation.teachers.applications import APPLICATIONS, load_application
 from keras_sacl.distillation.teachers.keras_models import encoder_from_keras, run_from_keras
-from keras_sacl.distillation.teachers.precision import PRECISIONS, dtype_policy, with_precision
 from keras_sacl.distillation.teachers.resnet_weights import resnet_from_torch
 from keras_sacl.distillation.teachers.torch_checkpoint import read_torch_checkpoint
-from keras_sacl.evaluation.features import fingerprint
+from keras_sacl.fingerprint import fingerprint
+from keras_sacl.precision import PRECISIONS, dtype_policy, with_precision
 
 __all__ = ["PRECISIONS", "Teacher", "content_hash", "load_teacher"]
 
@@ -101,8 +102,8 @@ def load_teacher(path_or_name, precision="float32"):
 def content_hash(teacher):
     """SHA-256 over what decides a teacher's embeddings, as a hexadecimal string.
 
-    Those are the weights and statistics of both networks, and the kinds of their layers and the
-    dtypes these compute in.
+    Those are the weights and statistics of both networks, and the settings of their layers, of
+    which some have no weights: strides, paddings, activations, dtypes.
 
     Args:
         teacher: A `Teacher`.
@@ -110,10 +111,18 @@ def content_hash(teacher):
     digest = hashlib.sha256()
     for model in (teacher.encoder, teacher.projector):
         if model is not None:
-            kinds = [(type(x).__name__, x.compute_dtype) for x in model._flatten_layers()]
-            digest.update(str(kinds).encode())
+            for layer in model._flatten_layers(include_self=False):
+                digest.update(type(layer).__name__.encode())
+                if not isinstance(layer, keras.Model):
+                    digest.update(_settings(layer).encode())
             digest.update(fingerprint(model).encode())
     return digest.hexdigest()
+
+
+def _settings(layer):
+    """Its configuration but for names, which count up within a process."""
+    config = {k: v for k, v in layer.get_config().items() if k != "name"}
+    return json.dumps(config, sort_keys=True, default=str)
 
 
 def _load(name):

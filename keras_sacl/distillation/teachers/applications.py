@@ -23,6 +23,8 @@ class ApplicationPixels(keras.layers.Layer):
         application: One of `APPLICATIONS`.
     """
 
+    keeps_float32 = True  # for `with_precision`
+
     def __init__(self, application, **kwargs):
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.application = application

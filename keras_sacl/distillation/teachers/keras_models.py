@@ -7,8 +7,8 @@ from pathlib import Path
 
 import keras
 
-from keras_sacl.distillation.teachers.precision import as_float32
 from keras_sacl.keras_files import load_keras
+from keras_sacl.precision import as_float32
 
 
 def encoder_from_keras(path):

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_sacl.evaluation.features import fingerprint
 from keras_sacl.export.checking import compare
 from keras_sacl.export.personal.graph import convert_personal, unit_features
 from keras_sacl.export.personal.runner import PersonalRunner
 from keras_sacl.export.preprocessing import with_preprocessing
+from keras_sacl.fingerprint import fingerprint
 
 __all__ = ["PersonalRunner", "check_path", "export_personal", "unit_features"]
 

@@ -5,11 +5,9 @@ import contextlib
 import keras
 from keras import layers
 
-from keras_sacl.distillation.teachers.applications import ApplicationPixels
-
 PRECISIONS = ("float32", "float16", "bfloat16")
-# Pixels from 0 to 255 come out of or go into these.
-_FLOAT32 = (ApplicationPixels, layers.Normalization, layers.Rescaling)
+# Pixels from 0 to 255 come out of or go into these; as into any layer with `keeps_float32`.
+_FLOAT32 = (layers.Normalization, layers.Rescaling)
 
 
 @contextlib.contextmanager
@@ -43,7 +41,7 @@ def with_precision(model, precision):
     def clone_function(layer):
         # An operation of keras.ops has no dtype; and what Normalization computes with is a copy of
         # its variables, which `set_weights` does not renew.
-        if not isinstance(layer, layers.Layer) or isinstance(layer, _FLOAT32):
+        if not isinstance(layer, layers.Layer) or _keeps_float32(layer):
             return layer
         pool = isinstance(layer, layers.GlobalAveragePooling2D)
         return type(layer).from_config(
@@ -60,3 +58,7 @@ def with_precision(model, precision):
 def as_float32(x):
     """A Keras tensor, cast if it must be."""
     return x if x.dtype == "float32" else layers.Activation("linear", dtype="float32")(x)
+
+
+def _keeps_float32(layer):
+    return isinstance(layer, _FLOAT32) or getattr(layer, "keeps_float32", False)

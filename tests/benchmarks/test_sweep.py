@@ -1,0 +1,86 @@
+"""The sweep: what it runs, what it leaves, and its table by hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import sweep
+
+
+def make_run(folder, knn, seconds, ended=True):
+    folder.mkdir(parents=True)
+    (folder / "flags.txt").write_text("--seed=0\n")
+    lines = [json.dumps({"epoch": i, "seconds": s}) for i, s in enumerate(seconds)]
+    (folder / "metrics.jsonl").write_text("\n".join(lines))
+    result = (
+        {"evaluate": {"nn_top1": knn, "nn_top1_untrained": 0.1, "nn_protocol": "x", "num_test": 9}}
+        if ended
+        else {}
+    )
+    (folder / "results.json").write_text(json.dumps(result))
+    return folder
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The commands that would have been run."""
+    found = []
+
+    class Done:
+        returncode = 0
+
+    monkeypatch.setattr(sweep.subprocess, "run", lambda command, **_: found.append(command) or Done)
+    return found
+
+
+def test_a_run_that_has_ended_is_not_run_again(tmp_path, calls):
+    make_run(tmp_path / "a", 0.5, [1])
+    assert sweep.run("a.flags", tmp_path / "a", 0, []) and not calls
+
+
+def test_a_run_that_was_cut_goes_on_and_a_new_one_begins(tmp_path, calls):
+    make_run(tmp_path / "a", 0.5, [1], ended=False)
+    sweep.run("a.flags", tmp_path / "a", 3, ["--data_dir=X"])
+    sweep.run("a.flags", tmp_path / "b", 3, [])
+    cut, new = calls
+    assert "--resume" in cut and "--data_dir=X" in cut and "--seed=3" in cut
+    assert "--resume" not in new and f"--run_dir={tmp_path / 'b'}" in new
+
+
+def test_the_table_by_hand(tmp_path):
+    runs = [make_run(tmp_path / f"{i}", knn, [9, 2, 3]) for i, knn in enumerate((0.4, 0.6))]
+    rows = [
+        {"name": "one", "seeds": 1, "runs": [sweep.results(runs[0])]},
+        {"name": "two", "seeds": 2, "runs": [sweep.results(run) for run in runs]},
+    ]
+    assert sweep.table(rows).splitlines() == [
+        "| flagfile | nn_top1 | nn_top1_untrained | seconds_per_epoch | seeds |",
+        "|---|---|---|---|---|",
+        "| one | 0.400 | 0.100 | 3.0 | 1 |",
+        "| two | 0.500 ± 0.141 | 0.100 ± 0.000 | 3.0 ± 0.000 | 2 |",
+    ]
+
+
+def test_a_missing_flagfile_and_a_bad_seed_are_named(monkeypatch, capsys, tmp_path):
+    for arguments, text in (
+        (["none.flags", f"--runs={tmp_path}"], "no such file: none.flags"),
+        (["flags/quickstart.flags", f"--runs={tmp_path}", "--seeds=a"], "--seeds=a: must be"),
+    ):
+        monkeypatch.setattr(sweep.sys, "argv", ["sweep", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            sweep.main()
+        assert stopped.value.code == 2 and text in capsys.readouterr().err
+
+
+def test_two_flagfiles_of_one_name_are_two_runs():
+    paths = (Path("flags/a/x.flags"), Path("/home/me/flags/b/x.flags"), Path("mine.flags"))
+    assert [sweep.name_of(path) for path in paths] == ["a/x", "b/x", "mine"]
+
+
+def test_other_flags_go_to_every_run(monkeypatch, calls, tmp_path):
+    flags = ["flags/quickstart.flags", f"--runs={tmp_path}", "--data_dir=X", "--seeds=0,1"]
+    monkeypatch.setattr(sweep.sys, "argv", ["sweep", *flags])
+    with pytest.raises(SystemExit):
+        sweep.main()
+    assert len(calls) == 2 and all("--data_dir=X" in command for command in calls)

@@ -1,0 +1,35 @@
+"""The settings: names that stand in two places, since one of them is read without TensorFlow."""
+
+import dataclasses
+
+from keras_sacl.config import RunConfig, distilling, method_fields, training_fields
+from keras_sacl.distillation import OBJECTIVES
+from keras_sacl.methods import METHODS
+from keras_sacl.methods.moco_v2 import KEY_BATCH_NORMS
+from keras_sacl.optim import OPTIMIZERS
+
+
+def test_names_are_those_of_the_packages_below():
+    fields = {field.name: field.metadata for field in dataclasses.fields(RunConfig)}
+    assert set(method_fields.METHOD_NAMES) == set(METHODS)
+    assert set(training_fields.OPTIMIZER_NAMES) == set(OPTIMIZERS)
+    assert set(distilling.OBJECTIVE_NAMES) == set(OBJECTIVES)
+    assert set(fields["key_batch_norm"]["choices"]) == set(KEY_BATCH_NORMS)
+    assert all(name in fields["distill"]["help"] for name in OBJECTIVES)
+
+
+def test_a_default_is_within_its_own_limits():
+    RunConfig().validated()
+
+
+def test_the_scale_of_a_loss_of_a_few_nats_is_one():
+    for method, scale in (("barlow_twins", 0.1), ("moco_v2", 1.0), ("swav", 1.0)):
+        assert RunConfig(method=method, optimizer="sgd").validated().loss_scale == scale
+
+
+def test_what_a_run_and_its_resumption_may_differ_in():
+    one = RunConfig(method="moco_v2", replicas=2, batch_size=64).validated()
+    assert one.differences(dataclasses.replace(one, replicas=4, run_dir="x")) == []
+    assert one.differences(dataclasses.replace(one, temperature=0.5)) == ["temperature"]
+    shuffled = dataclasses.replace(one, key_batch_norm="shuffle")
+    assert shuffled.differences(dataclasses.replace(shuffled, replicas=4)) == ["replicas"]
