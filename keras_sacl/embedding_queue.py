@@ -51,7 +51,7 @@ class EmbeddingQueue(keras.layers.Layer):
         count = embeddings.shape[0] or tf.shape(embeddings)[0]
         embeddings = tf.cast(tf.stop_gradient(embeddings), self.rows.dtype)[-self.size :]
         kept = tf.cast(tf.minimum(count, self.size), tf.int64)
-        start = self.cursor.value + tf.cast(count, tf.int64) - kept
+        start = self.cursor.value
         slots = (start + tf.range(kept)) % self.size
         # In place: a queue of 65,536 x 128 takes 32 MiB, which assigning it whole would copy.
         self.rows.value.scatter_update(tf.IndexedSlices(embeddings, slots))

@@ -8,8 +8,8 @@ def build_projector(input_dim, widths=(2048, 2048, 2048), batch_norm=True, dropo
     """(Dense - BatchNorm - ReLU) for each width but the last, then a Dense.
 
     With BatchNorm no Dense layer has a bias, as in "Barlow Twins: Self-Supervised Learning via
-    Redundancy Reduction" (2021), section 2.2; without it all have one, as in "Improved Baselines with Momentum Contrastive
-    Learning" (2020).
+    Redundancy Reduction" (2021), section 2.2; without it all have one, as in "Improved Baselines
+    with Momentum Contrastive Learning" (2020).
 
     Args:
         input_dim: Number of features F.

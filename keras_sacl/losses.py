@@ -237,10 +237,9 @@ def sinkhorn(scores, epsilon=0.05, iterations=3):
         (N, K) without gradient: every row sums to 1.
     """
     log_q = tf.stop_gradient(_precise(scores)) / epsilon
-    images, prototypes = (tf.cast(n, log_q.dtype) for n in tf.unstack(tf.shape(scores)))
     for _ in range(iterations):
+        # Columns to 1: the factor N / K is one of all entries, and goes with the scaling of rows.
         log_q -= tf.reduce_logsumexp(log_q, axis=0, keepdims=True)
-        log_q += tf.math.log(images / prototypes)
         log_q -= tf.reduce_logsumexp(log_q, axis=1, keepdims=True)
     return tf.exp(log_q)
 

@@ -1,6 +1,6 @@
 """Trains every method for a few steps on some replicas of a CPU.
 
-    python -m tests.replica_runs REPLICAS OUT.npz small|mobilenet_v1
+    python -m tests.replica_runs REPLICAS OUT.npz small|mobilenet_v1 [METHOD ...]
 
 A process of its own, since TensorFlow's collectives know one number of devices in a process.
 """
@@ -33,11 +33,12 @@ METHODS = {
 }  # fmt: skip
 # float64 shows that the sums are the same, float32 that nothing is lost on the way.
 STEPS = {"float64": 20, "float32": 5}
-IN_FLOAT32 = ("barlow_twins", "xd", "sacl", "sacl_xd")
+IN_FLOAT32 = ("barlow_twins", "sacl_xd")
+QUICK = ("sacl_xd", "moco_v2 split", "distill")  # that hold a host, groups, queues and a teacher
 _SMALL = "small"
 
 
-def main(replicas, out, encoder):
+def main(replicas, out, encoder, *names):
     import keras
 
     from keras_sacl.config import RunConfig
@@ -51,7 +52,9 @@ def main(replicas, out, encoder):
         encoder = "resnet20_cifar"
     found = {}
     for precision, steps in STEPS.items():
-        for name in METHODS if precision == "float64" else IN_FLOAT32:
+        for name in names or METHODS:
+            if precision == "float32" and name not in IN_FLOAT32:
+                continue
             settings = METHODS[name]
             if name == "moco_v2 shuffle" and replicas == 1:  # the statistics of two replicas
                 settings = {**_QUEUE, "key_batch_norm": "split", "batch_norm_groups": 2}
@@ -121,4 +124,4 @@ def _small_encoder(name, *, width, image_size, activation):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])
+    main(int(sys.argv[1]), *sys.argv[2:])

@@ -10,18 +10,18 @@ import tempfile
 import numpy as np
 import pytest
 
-from tests.replica_runs import IN_FLOAT32, METHODS
+from tests.replica_runs import IN_FLOAT32, METHODS, QUICK
 
 ROOT = pathlib.Path(__file__).parents[1]
 
 
 @functools.cache
-def trained(replicas, encoder):
+def trained(replicas, encoder, names):
     """What `tests.replica_runs` found."""
     with tempfile.TemporaryDirectory() as folder:
         out = os.path.join(folder, "found.npz")
         done = subprocess.run(
-            [sys.executable, "-m", "tests.replica_runs", str(replicas), out, encoder],
+            [sys.executable, "-m", "tests.replica_runs", str(replicas), out, encoder, *names],
             cwd=ROOT, capture_output=True, text=True, timeout=900,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
@@ -29,10 +29,10 @@ def trained(replicas, encoder):
             return {name: file[name] for name in file.files}
 
 
-def worst(replicas, encoder, precision, method):
+def worst(replicas, encoder, precision, method, names):
     """The largest difference of a variable, relative to the largest entry of it, and its name."""
     prefix = f"{precision}/{method}/"
-    one, several = trained(1, encoder), trained(replicas, encoder)
+    one, several = trained(1, encoder, names), trained(replicas, encoder, names)
     assert one.keys() == several.keys()
     found = [(0.0, "")]
     for name, value in one.items():
@@ -45,19 +45,27 @@ def worst(replicas, encoder, precision, method):
     return max(found)
 
 
-@pytest.mark.parametrize("replicas", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_replicas_equal_one(replicas):
+@pytest.mark.parametrize(
+    "replicas, names",
+    [
+        (2, QUICK),
+        pytest.param(2, tuple(METHODS), marks=pytest.mark.slow),
+        pytest.param(4, tuple(METHODS), marks=pytest.mark.slow),
+    ],
+)
+def test_replicas_equal_one(replicas, names):
     """Weights, statistics, queues, optimizer and logs, after 20 and 5 steps of 32 images."""
-    for method in METHODS:
+    for method in names:
         if method == "moco_v2 shuffle" and replicas > 2:
             continue  # the one replica has the groups of two
-        assert worst(replicas, "small", "float64", method)[0] < 1e-9
-    for method in IN_FLOAT32:
-        assert worst(replicas, "small", "float32", method)[0] < 1e-5
+        assert worst(replicas, "small", "float64", method, names)[0] < 1e-9
+    for method in set(IN_FLOAT32) & set(names):
+        assert worst(replicas, "small", "float32", method, names)[0] < 1e-5
 
 
 @pytest.mark.slow
 def test_replicas_equal_one_on_a_deep_network():
     """In float64; in float32 its ReLU6 units flip at their kinks, one replica or two."""
-    for method in METHODS:
-        assert worst(2, "mobilenet_v1", "float64", method)[0] < 1e-9
+    names = tuple(METHODS)
+    for method in names:
+        assert worst(2, "mobilenet_v1", "float64", method, names)[0] < 1e-9

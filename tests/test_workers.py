@@ -9,6 +9,7 @@ import sys
 import time
 
 import numpy as np
+import pytest
 
 from keras_sacl.callbacks import read_metrics
 from tests.folders import write_digits
@@ -60,6 +61,7 @@ def arrays(run_dir):
     return name, [found[f"{i:05d}"].astype(np.float64) for i in kept]
 
 
+@pytest.mark.slow
 def test_two_workers_agree_with_one_process_and_survive_a_kill(tmp_path):
     # Of files each view is made by itself. Views of small images in memory are compiled for the
     # number of them, and another number rounds otherwise (5e-7).

@@ -183,8 +183,11 @@ class TwoViewMethod(keras.Model):
             found = self.distiller.terms(self.encode_deployed, views[:2], rows)
         finally:
             step.passes = None
-        added = sum(w * found[name] for name, w in self.distiller.weight_of.items())
-        return {**terms, **found, "loss": terms["loss"] + added}
+        weighted = [w * found[name] for name, w in self.distiller.weight_of.items()]
+        losses = [tf.convert_to_tensor(terms["loss"]), *weighted]
+        # Features are float32 under a float64 policy, embeddings and heads float64.
+        dtype = tf.float64 if any(x.dtype == tf.float64 for x in losses) else tf.float32
+        return {**terms, **found, "loss": sum(tf.cast(x, dtype) for x in losses)}
 
     def _log(self, terms, loss):
         values = {**terms, "loss": loss, "embedding_std": embedding_std(terms["z"])}

@@ -64,7 +64,7 @@ def test_shapes_and_steps(source):
         assert np.abs(a - b).max() > 0.5
 
 
-@pytest.mark.parametrize("start_step", [1, 2, 5, 6])
+@pytest.mark.parametrize("start_step", [2, 5])
 def test_a_resumed_stream_is_the_uninterrupted_one(source, start_step):
     whole = views(source)
     resumed = views(source, start_step=start_step)
@@ -179,15 +179,13 @@ def with_rows(source, presets=(STILL, STILL), **changes):
     return two_view_dataset(source, presets, **{**settings, **changes})
 
 
-@pytest.mark.parametrize("kind", ["pixels", "files"])
 @pytest.mark.parametrize(
-    "changes",
+    "kind, changes",
     [
-        {},
-        {"start_step": 3},
-        {"part": (1, 2)},
-        {"start_step": 1, "part": (0, 4)},
-        {"small_views": 1},
+        ("pixels", {}),
+        ("pixels", {"start_step": 3, "small_views": 1}),
+        ("pixels", {"start_step": 1, "part": (1, 4)}),
+        ("files", {"start_step": 1, "part": (1, 2)}),
     ],
 )
 def test_rows_are_those_of_the_images(kind, changes):
@@ -241,6 +239,7 @@ def test_rows_with_views_that_are_finished_on_the_device():
             np.testing.assert_allclose(own, other, atol=1e-4)
 
 
+@pytest.mark.parametrize("source", ["decoded", "bytes"], indirect=True)
 def test_small_views_have_their_size_and_differ(source):
     found = views(source, "compress", small_views=3, small_size=10)
     for a, b, extras in found:

@@ -54,6 +54,7 @@ def printed(text):
     return [name for _, name in rows], [float(p) for p, _ in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "contract, name, tolerance",
     [

@@ -81,8 +81,8 @@ SETTINGS = {
 
 def make(name, execution="slice", dropout=0.0, **settings):
     settings = {**SETTINGS.get(name, {}), **settings}
-    if name == "distill":
-        settings.setdefault("distiller", distiller())
+    if name == "distill" and "distiller" not in settings:
+        settings["distiller"] = distiller()
     keras.utils.set_random_seed(1)
     encoder = network(1, dropout)
     if name.startswith("sacl"):

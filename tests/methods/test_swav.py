@@ -76,7 +76,7 @@ def test_no_gradient_flows_through_the_assignments():
 def test_prototypes_stay_as_they_are_at_first(optimizer):
     """Whatever the optimizer would do with them: decay, momentum, adaptation."""
     made = {
-        "lars": LARS(3.0, weight_decay=0.1),
+        "lars": LARS(30.0, weight_decay=0.1),
         "adamw": keras.optimizers.AdamW(0.1, weight_decay=0.1),
         "sgd": keras.optimizers.SGD(0.5, momentum=0.9, weight_decay=0.1),
     }
@@ -93,15 +93,6 @@ def test_prototypes_stay_as_they_are_at_first(optimizer):
     moved = np.array(method.prototypes)
     assert np.abs(moved - start).max() > 1e-4
     np.testing.assert_allclose(np.linalg.norm(moved, axis=0), 1.0, atol=1e-6)
-
-
-def test_prototypes_are_used_and_learnt():
-    method = make("swav")
-    method.compile(keras.optimizers.AdamW(1e-2))
-    data = tf.data.Dataset.from_tensor_slices(views(128)).batch(32, True)
-    first = method.fit(data, verbose=0).history["loss"][0]
-    later = method.fit(data.repeat(10), verbose=0).history["loss"][0]
-    assert later < first - 0.1
 
 
 def test_small_views_are_trained_on_and_saved(tmp_path):

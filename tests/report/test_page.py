@@ -125,7 +125,7 @@ def test_charts_draw_what_they_are_given():
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.slow), 390])
 def test_a_browser_shows_it(looks, width, tmp_path):
     page = report_page([make("first", looks), make("second", looks)])
     file, shot = tmp_path / "page.html", tmp_path / "shot.png"
@@ -215,12 +215,12 @@ def test_the_command(trained, tmp_path, capsys):
     [
         (["TMP"], "RUN_DIR TMP: holds no run"),
         (["TMP/run", "--output=TMP/none/a.html"], "--output=TMP/none/a.html: TMP/none is no dir"),
-        (["TMP/run"], "RUN_DIR TMP/run: flags.txt: --temperature=0.2: is no setting"),
+        (["TMP/run"], "RUN_DIR TMP/run: flags.txt: --export_preprocessing=: is no setting"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message, tmp_path, capsys):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "flags.txt").write_text("--temperature=0.2\n")
+    (tmp_path / "run" / "flags.txt").write_text("--export_preprocessing\n")
     arguments = [a.replace("TMP", str(tmp_path)) for a in arguments]
     assert command.main(arguments) == 2
     error = capsys.readouterr().err.strip()

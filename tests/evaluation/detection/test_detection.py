@@ -21,7 +21,7 @@ from keras_sacl.evaluation.detection.data import (
 )
 from keras_sacl.evaluation.detection.detector import pyramid_backbone, settle_statistics
 from keras_sacl.evaluation.detection.voc_ap import overlaps, voc_average_precision
-from keras_sacl.evaluation.features import fingerprint
+from keras_sacl.fingerprint import fingerprint
 from tests.evaluation.detection.shapes import COLOURS, SaclShapes, shapes
 
 SIZE = 64
