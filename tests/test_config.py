@@ -27,6 +27,15 @@ def test_the_scale_of_a_loss_of_a_few_nats_is_one():
         assert RunConfig(method=method, optimizer="sgd").validated().loss_scale == scale
 
 
+def test_settings_without_effect_are_named():
+    assert RunConfig(method="xd").validated().idle() == []
+    found = RunConfig(method="xd", temperature=0.5, prototypes=9, distill_hidden=64).validated()
+    assert set(found.idle()) == {"temperature", "prototypes", "distill_hidden"}
+    distill = RunConfig(method="distill", distill=("reg",), teacher="x", projector="8-8")
+    assert distill.validated().idle() == ["projector"]
+    assert RunConfig(method="swav", small_views=2, image_size=224).validated().small_size == 96
+
+
 def test_what_a_run_and_its_resumption_may_differ_in():
     one = RunConfig(method="moco_v2", replicas=2, batch_size=64).validated()
     assert one.differences(dataclasses.replace(one, replicas=4, run_dir="x")) == []

@@ -8,7 +8,6 @@ CORRELATING = ("barlow_twins", "xd", "sacl", "sacl_xd")
 PROJECTORS = {"moco_v2": "2048-128", "swav": "2048-128"}
 PROJECTOR = "2048-2048-2048"
 TEMPERATURES = {"moco_v2": 0.2, "swav": 0.1}
-TEMPERATURE = 0.2
 
 
 def listed(values):

@@ -3,7 +3,7 @@
 import dataclasses
 
 from keras_sacl.config import choices
-from keras_sacl.config.defaults import LOSS_SCALES, listed
+from keras_sacl.config.defaults import CORRELATING, LOSS_SCALES, TEMPERATURES, listed
 from keras_sacl.config.settings import setting
 
 METHOD_NAMES = ("barlow_twins", "xd", "sacl", "sacl_xd", "moco_v2", "swav", "distill")
@@ -26,7 +26,9 @@ class MethodFields:
         low=0,
         high=1,
     )
-    lambd: float = setting(0.005, "Weight of the off-diagonal terms of Barlow Twins and XD.", low=0)
+    lambd: float = setting(
+        0.005, "Weight of the off-diagonal terms of Barlow Twins and XD.", low=0, of=CORRELATING
+    )
     loss_scale: float | None = setting(
         None,
         "Factor on the loss. Default of barlow_twins, xd, sacl and sacl_xd by optimizer: "
@@ -37,30 +39,47 @@ class MethodFields:
         "same_input",
         "Pairs of XD: same_input or same_encoder.",
         choices=("same_input", "same_encoder"),
+        of=("xd", "sacl_xd"),
     )
     xd_form: str = setting(
-        "correlation", "Form of XD: correlation or neg_log.", choices=("correlation", "neg_log")
+        "correlation",
+        "Form of XD: correlation or neg_log.",
+        choices=("correlation", "neg_log"),
+        of=("xd", "sacl_xd"),
     )
-    gamma: float = setting(1e-3, "Weight of XD with --xd_form=neg_log.", low=0)
+    gamma: float = setting(
+        1e-3, "Weight of XD with --xd_form=neg_log.", low=0, of=("xd", "sacl_xd")
+    )
     projector: str | None = setting(
         None,
         "Widths of the projector's layers. Default: 2048-128 for moco_v2 and swav, 2048-2048-2048 "
         "for the others. distill alone has none.",
+        of=METHOD_NAMES[:-1],
     )
     projector_batch_norm: bool | None = setting(
-        None, "BatchNorm in the projector. Default: not for moco_v2, whose layers have biases."
+        None,
+        "BatchNorm in the projector. Default: not for moco_v2, whose layers have biases.",
+        of=METHOD_NAMES[:-1],
     )
     projector_dropout: float = setting(
-        0.0, "Share of the projector's hidden units that a step drops.", low=0, high=0.99
+        0.0,
+        "Share of the projector's hidden units that a step drops.",
+        low=0,
+        high=0.99,
+        of=METHOD_NAMES[:-1],
     )
     temperature: float | None = setting(
-        None, "Temperature of moco_v2 (default 0.2) and swav (0.1).", above=0
+        None,
+        "Temperature of moco_v2 (default 0.2) and swav (0.1).",
+        above=0,
+        of=tuple(TEMPERATURES),
     )
     queue_size: int | None = setting(
         None,
         "Keys in the queue of moco_v2. Default: the largest power of two that is at most an eighth "
         "of the images, up to 65536.",
         low=2,
+        of=("moco_v2",),
     )
     key_momentum: float = setting(
         0.999,
@@ -74,17 +93,24 @@ class MethodFields:
         "replica) or split (--batch_norm_groups of a batch); in the latter two the keys come in "
         "another order.",
         choices=("sync", "shuffle", "split"),
+        of=("moco_v2",),
     )
     batch_norm_groups: int = setting(
-        8, "Groups of a batch, over all replicas, with --key_batch_norm=split.", low=2
+        8,
+        "Groups of a batch, over all replicas, with --key_batch_norm=split.",
+        low=2,
+        of=("moco_v2",),
     )
-    prototypes: int = setting(3000, "Prototypes of swav.", low=2)
+    prototypes: int = setting(3000, "Prototypes of swav.", low=2, of=("swav",))
     frozen_prototype_epochs: int = setting(
-        1, "Epochs at the start in which swav's prototypes stay as they are.", low=0
+        1, "Epochs at the start in which swav's prototypes stay as they are.", low=0, of=("swav",)
     )
     small_views: int = setting(0, "Small views of each image, beside the two (swav).", low=0)
     small_size: int | None = setting(
-        None, "Side of the small views in pixels. Default: 3/7 of --image_size (96 of 224).", low=8
+        None,
+        "Side of the small views in pixels. Default: 3/7 of --image_size (96 of 224).",
+        low=8,
+        of=("swav",),
     )
 
     # Distillation

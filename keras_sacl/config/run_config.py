@@ -73,11 +73,13 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
             "loss_scale": (
                 defaults.LOSS_SCALES[self.optimizer] if self.method in defaults.CORRELATING else 1.0
             ),
-            "projector": defaults.PROJECTORS.get(self.method, defaults.PROJECTOR),
-            "projector_batch_norm": self.method != "moco_v2",
-            "temperature": defaults.TEMPERATURES.get(self.method, defaults.TEMPERATURE),
-            "small_size": max(8, round(self.image_size * 3 / 7)),
+            "temperature": defaults.TEMPERATURES.get(self.method),
         }
+        if self.method != "distill":
+            missing["projector"] = defaults.PROJECTORS.get(self.method, defaults.PROJECTOR)
+            missing["projector_batch_norm"] = self.method != "moco_v2"
+        if self.small_views:
+            missing["small_size"] = max(8, round(self.image_size * 3 / 7))
         missing = {k: v for k, v in missing.items() if getattr(config, k) is None}
         config = dataclasses.replace(config, **missing)
         config._check_method()
@@ -103,7 +105,8 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
     def _check_method(self):
         from keras_sacl.encoders import FIXED_SIZE, TRANSFORMERS
 
-        check_layer_widths("projector", self.projector)
+        if self.projector is not None:
+            check_layer_widths("projector", self.projector)
         if self.small_views and self.method != "swav":
             raise ConfigError("small_views", self.small_views, "needs --method=swav")
         if self.small_views and self.encoder in FIXED_SIZE:
@@ -186,6 +189,17 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
             )
         if self.jit_compile == "true":
             raise ConfigError("jit_compile", "true", f"needs one replica, not {count}")
+
+    def idle(self):
+        """Names of the settings that were given and have no effect with the others."""
+        found = []
+        for field in dataclasses.fields(self):
+            given = getattr(self, field.name) != field.default
+            of = field.metadata["of"]
+            alone = field.name.startswith(("distill_", "teacher_")) and not self.distill
+            if given and (alone or (of is not None and self.effective_method not in of)):
+                found.append(field.name)
+        return found
 
     def differences(self, other):
         """Names of the settings that differ and that a resumed run may not change."""

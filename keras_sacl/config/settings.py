@@ -21,7 +21,9 @@ class ConfigError(ValueError):
         return made
 
 
-def setting(default, text, *, choices=None, low=None, high=math.inf, above=None, free=False):
+def setting(
+    default, text, *, choices=None, low=None, high=math.inf, above=None, free=False, of=None
+):
     """A field of `RunConfig`.
 
     Args:
@@ -33,9 +35,12 @@ def setting(default, text, *, choices=None, low=None, high=math.inf, above=None,
         above: In place of `low`: what the number must be above.
         free: Whether a run and its resumption may differ in it, since what is learned does not
             hang on it.
+        of: The methods that it has an effect on; None for all.
     """
     limits = {"choices": choices, "low": low, "high": high, "above": above}
-    return dataclasses.field(default=default, metadata={"help": text, "free": free, **limits})
+    return dataclasses.field(
+        default=default, metadata={"help": text, "free": free, "of": of, **limits}
+    )
 
 
 def check_setting(field, value):

@@ -86,6 +86,8 @@ def describe(config, method, source, steps, say):
         )
     elif not config.method.startswith("sacl") and config.host_width != config.width:
         say(f"--host_width has no effect: {config.method} trains the deployed width alone")
+    for name in config.idle():
+        say(f"--{name} has no effect with --method={config.effective_method}")
     queue = getattr(method, "queue", None)
     if queue is not None and queue.size > len(source):
         say(
