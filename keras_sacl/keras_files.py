@@ -25,6 +25,18 @@ def load_keras(path):
         raise ValueError(f"cannot be loaded ({reason})") from error
 
 
+def save_keras(model, path):
+    """Writes the .keras file of a model whole or not at all.
+
+    Args:
+        model: A `keras.Model`.
+        path: A `Path` that ends in .keras.
+    """
+    temporary = path.with_suffix(".tmp.keras")
+    model.save(temporary)
+    temporary.replace(path)
+
+
 def load_encoder(path):
     """`load_keras` for the --encoder of a command: its errors name that option.
 

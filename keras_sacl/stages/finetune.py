@@ -15,6 +15,7 @@ from keras_sacl.data import get_preset, labelled_view_dataset, plain_batches
 from keras_sacl.evaluation.features import inference
 from keras_sacl.finetuning import Classifier, build_classifier
 from keras_sacl.fingerprint import fingerprint
+from keras_sacl.keras_files import save_keras
 from keras_sacl.optim import SGD, WarmupCosine
 from keras_sacl.stages.build import build_networks, deployed_float32, steps_per_execution
 from keras_sacl.stages.inputs import finetuning_images, finetuning_teacher
@@ -85,11 +86,9 @@ def finetune(config, run_dir, say=print):
             say(f"fine-tuning, {name}: {stopped}")
     done = "pretrained" in networks
     if done:
-        temporary = run_dir.classifier.with_name("classifier.tmp.keras")
         for layer in networks["pretrained"].layers:  # Keras ignores it of a model that says so
             layer.trainable = True
-        networks["pretrained"].save(temporary)
-        temporary.replace(run_dir.classifier)
+        save_keras(networks["pretrained"], run_dir.classifier)
     result = {
         "protocol": protocol(config),
         "dataset": config.eval_dataset or config.dataset,

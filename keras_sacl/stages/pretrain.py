@@ -4,6 +4,7 @@ import collections
 import time
 
 from keras_sacl import callbacks
+from keras_sacl.keras_files import save_keras
 from keras_sacl.precision import with_precision
 from keras_sacl.stages.build import deployed_float32
 from keras_sacl.stages.environment import environment
@@ -39,10 +40,10 @@ def pretrain(config, run_dir, say=print):
     parameters = {}
     for width, path in run_dir.encoders(config.widths).items():
         encoder = deployed_float32(method.encoder, config, width)
-        _save(encoder, path)
+        save_keras(encoder, path)
         parameters[str(width)] = encoder.count_params()
     if method.projector is not None:
-        _save(with_precision(method.projector, "float32"), run_dir.projector)
+        save_keras(with_precision(method.projector, "float32"), run_dir.projector)
     lines = callbacks.read_metrics(run_dir.metrics)
     result = {
         "method": config.effective_method,
@@ -61,13 +62,6 @@ def pretrain(config, run_dir, say=print):
     run_dir.record("environment", environment())
     run_dir.record("pretrain", result)
     return result
-
-
-def _save(model, path):
-    """Writes a file whole or not at all."""
-    temporary = path.with_suffix(".tmp.keras")
-    model.save(temporary)
-    temporary.replace(path)
 
 
 def describe(config, method, source, steps, say):

@@ -18,8 +18,8 @@ class Counter(layers.Layer):
     calls = training_calls = 0
 
     def call(self, x, training=None):
-        Counter.calls += 1
-        Counter.training_calls += bool(training)
+        type(self).calls += 1
+        type(self).training_calls += bool(training)
         return x
 
     @classmethod
@@ -28,19 +28,10 @@ class Counter(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tests")
-class TeacherCounter(layers.Layer):
-    """The same of a teacher."""
+class TeacherCounter(Counter):
+    """The same of a teacher, counted by itself."""
 
     calls = training_calls = 0
-
-    def call(self, x, training=None):
-        TeacherCounter.calls += 1
-        TeacherCounter.training_calls += bool(training)
-        return x
-
-    @classmethod
-    def reset(cls):
-        cls.calls = cls.training_calls = 0
 
 
 def network(width, dropout=0.0, counter=Counter):
