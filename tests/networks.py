@@ -1,4 +1,4 @@
-"""Networks for tests of converters and files."""
+"""Networks for tests, and how far their outputs are apart."""
 
 import keras
 import numpy as np
@@ -29,3 +29,8 @@ def small_encoder(name, *, width, image_size, activation="default"):
     x = keras.layers.BatchNormalization(momentum=0.9, name="norm")(x)
     x = keras.layers.ReLU(name="relu")(x)
     return keras.Model(images, keras.layers.GlobalAveragePooling2D(name="pool")(x))
+
+
+def difference(found, expected, floor=0.0):
+    """The norm of the difference, relative to the expected array or, if larger, to `floor`."""
+    return np.linalg.norm(found - expected) / max(np.linalg.norm(expected), floor)
