@@ -18,47 +18,76 @@ import sys
 
 from keras_sacl.evaluation import is_score
 
-_SECONDS = "seconds_per_epoch"
+_SECONDS, _TERAFLOPS = "seconds_per_epoch", "teraflops"
 
 
 def main():
     """Runs what is missing and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Raw)
     parser.add_argument("flagfiles", nargs="+", type=pathlib.Path)
-    parser.add_argument(
-        "--runs", type=pathlib.Path, default=pathlib.Path("runs/sweep"), help="where the runs go"
-    )
     parser.add_argument("--seeds", default="0", help="seeds, such as 0,1,2")
-    parser.add_argument("--json", type=pathlib.Path, help="file for the numbers")
-    parser.add_argument("--table_only", action="store_true", help="tabulate what is there")
+    add_options(parser)
     options, extra = parser.parse_known_args()
-    missing = [str(path) for path in options.flagfiles if not path.is_file()]
-    if missing:
-        parser.error(f"no such file: {', '.join(missing)}")
+    check_files(parser, options.flagfiles)
     try:
         seeds = [int(seed) for seed in options.seeds.split(",")]
     except ValueError:
         parser.error(f"--seeds={options.seeds}: must be numbers such as 0,1,2")
 
-    rows, failed = [], []
-    for path in options.flagfiles:
-        if path.name.startswith("base"):
-            continue
-        name, found = name_of(path), []
-        for seed in seeds:
+    rows, failed = sweep(options, options.flagfiles, seeds, extra)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    sys.exit(report_failed(failed))
+
+
+def add_options(parser):
+    """Options of every command that sweeps."""
+    runs = pathlib.Path("runs/sweep")
+    parser.add_argument("--runs", type=pathlib.Path, default=runs, help="where the runs go")
+    parser.add_argument("--json", type=pathlib.Path, help="file for the numbers")
+    parser.add_argument("--table_only", action="store_true", help="tabulate what is there")
+
+
+def check_files(parser, flagfiles):
+    """Ends with a line if a flagfile is missing."""
+    missing = [str(path) for path in flagfiles if not path.is_file()]
+    if missing:
+        parser.error(f"no such file: {', '.join(missing)}")
+
+
+def sweep(options, flagfiles, seeds, extra):
+    """Runs what is missing: the first seed of all, then the second of all; prints tables.
+
+    Args:
+        options: Of `add_options`.
+        flagfiles: Paths.
+        seeds: Ints.
+        extra: Flags for every run.
+
+    Returns:
+        (rows, failed): dicts of "name", "seeds" (how many) and "runs" (dicts of "seed", and what
+        `results` and `costs` give), and the directories of the runs that failed.
+    """
+    flagfiles = [path for path in flagfiles if not path.name.startswith("base")]
+    found, failed, rows = {name_of(path): [] for path in flagfiles}, [], []
+    for seed in seeds:
+        for path in flagfiles:
+            name = name_of(path)
             run_dir = options.runs / name / f"seed{seed}"
             if not options.table_only and not run(path, run_dir, seed, extra):
                 failed.append(run_dir)
             if ended(run_dir):
-                found.append(results(run_dir))
-        if found:
-            rows.append({"name": name, "seeds": len(found), "runs": found})
-            print(table(rows), flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+                found[name].append({"seed": seed, **results(run_dir), **costs(run_dir)})
+                rows = [{"name": n, "seeds": len(r), "runs": r} for n, r in found.items() if r]
+                print(table(rows), flush=True)
+    return rows, failed
+
+
+def report_failed(failed):
+    """Names the runs that failed on stderr; the exit code."""
     for run_dir in failed:
         print(f"failed: {run_dir}; its last lines are in {run_dir.parent}", file=sys.stderr)
-    sys.exit(1 if failed else 0)
+    return 1 if failed else 0
 
 
 def run(flagfile, run_dir, seed, extra):
@@ -86,9 +115,23 @@ def results(run_dir):
     """What a run reached: a flat dict."""
     found = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
     lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    seconds = [json.loads(line)["seconds"] for line in lines]
+    epochs = [json.loads(line) for line in lines]
+    # Where some epochs were watched by the k-NN monitor, those that were not.
+    seconds = [epoch["seconds"] for epoch in epochs if "knn_top1" not in epoch]
+    seconds = seconds or [epoch["seconds"] for epoch in epochs]
     scores = {name: value for name, value in found["evaluate"].items() if is_score(name)}
     return {"run_dir": str(run_dir), **scores, _SECONDS: statistics.median(seconds)}
+
+
+def costs(run_dir):
+    """What the training of a run costs, counted from its layers, the teacher's share included."""
+    # Not at the top: TensorFlow takes seconds to import.
+    from keras_sacl.config import RunConfig
+    from keras_sacl.stages.costs import run_cost
+
+    config = RunConfig.from_flag_lines((run_dir / "flags.txt").read_text(encoding="utf-8"))
+    pretrained = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))["pretrain"]
+    return {_TERAFLOPS: run_cost(config, pretrained["images"]).per_run / 1e12}
 
 
 def name_of(flagfile):
@@ -99,9 +142,9 @@ def name_of(flagfile):
 
 def table(rows):
     """The rows as a Markdown table: means over seeds, with deviations where there are several."""
-    named = (name for row in rows for run in row["runs"] for name in run)
-    columns = [name for name in dict.fromkeys(named) if name not in ("run_dir", _SECONDS)]
-    columns.append(_SECONDS)
+    named = dict.fromkeys(name for row in rows for run in row["runs"] for name in run)
+    last = [name for name in (_SECONDS, _TERAFLOPS) if name in named]
+    columns = [name for name in named if name not in ("run_dir", "seed", *last)] + last
     lines = [
         "| flagfile | " + " | ".join(columns) + " | seeds |",
         "|---|" + "---|" * (len(columns) + 1),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import sweep
+from keras_sacl.costs import measure
 
 
 def make_run(folder, knn, seconds, ended=True):
@@ -62,6 +63,15 @@ def test_the_table_by_hand(tmp_path):
     ]
 
 
+def test_epochs_that_a_monitor_watched_are_not_timed(tmp_path):
+    run_dir = make_run(tmp_path / "a", 0.5, [2, 9, 4, 9])
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    for line in lines[1::2]:
+        line["knn_top1"] = 0.1
+    (run_dir / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert sweep.results(run_dir)["seconds_per_epoch"] == 3
+
+
 def test_a_missing_flagfile_and_a_bad_seed_are_named(monkeypatch, capsys, tmp_path):
     for arguments, text in (
         (["none.flags", f"--runs={tmp_path}"], "no such file: none.flags"),
@@ -78,9 +88,25 @@ def test_two_flagfiles_of_one_name_are_two_runs():
     assert [sweep.name_of(path) for path in paths] == ["a/x", "b/x", "mine"]
 
 
-def test_other_flags_go_to_every_run(monkeypatch, calls, tmp_path):
-    flags = ["flags/quickstart.flags", f"--runs={tmp_path}", "--data_dir=X", "--seeds=0,1"]
+def test_other_flags_go_to_every_run_and_seeds_take_turns(monkeypatch, calls, tmp_path):
+    files = ["flags/quickstart.flags", "flags/cifar10_cpu.flags"]
+    flags = [*files, f"--runs={tmp_path}", "--data_dir=X", "--seeds=0,1"]
     monkeypatch.setattr(sweep.sys, "argv", ["sweep", *flags])
     with pytest.raises(SystemExit):
         sweep.main()
-    assert len(calls) == 2 and all("--data_dir=X" in command for command in calls)
+    assert all("--data_dir=X" in command for command in calls)
+    order = [(command[2].split("=")[1], command[4]) for command in calls]
+    assert order == [(file, f"--seed={seed}") for seed in (0, 1) for file in files]
+
+
+def test_a_row_holds_what_its_training_costs(tmp_path):
+    run_dir = make_run(tmp_path / "a", 0.5, [1])
+    text = "--encoder=mobilenet_v1\n--width=0.25\n--image_size=32\n--method=barlow_twins\n"
+    text += "--batch_size=100\n--epochs=3\n--projector=64-64\n"
+    (run_dir / "flags.txt").write_text(text)
+    (run_dir / "results.json").write_text(json.dumps({"pretrain": {"images": 1050}}))
+    encoder = measure("mobilenet_v1", 0.25, 32)
+    heads = 2 * (encoder.features * 64 + 64 * 64)
+    # Forward and backward are three forward passes; of two views; the loss is little beside them.
+    least = 3 * 2 * (encoder.flops + heads) * 1000 * 3 / 1e12
+    assert least <= sweep.costs(run_dir)["teraflops"] < 1.1 * least
