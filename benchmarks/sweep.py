@@ -16,7 +16,10 @@ import statistics
 import subprocess
 import sys
 
-from keras_sacl.evaluation import is_score
+from keras_sacl.quiet import quiet
+
+with quiet():  # TensorFlow's notes on the machine would stand among the tables
+    from keras_sacl.evaluation import is_score
 
 _SECONDS, _TERAFLOPS = "seconds_per_epoch", "teraflops"
 

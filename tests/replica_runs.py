@@ -15,8 +15,11 @@ METHODS = {
     "xd": {},
     "sacl": {"slim_selection": "magnitude"},
     "sacl_xd": {},
-    "moco_v2": {**_QUEUE, "optimizer": "sgd", "learning_rate": 1.0, "weight_decay": 0.01},
-    "moco_v2 split": {**_QUEUE, "key_batch_norm": "split", "batch_norm_groups": 4},
+    "moco_v2": {**_QUEUE, "batch_norm_groups": 4},
+    "moco_v2 sync": {
+        **_QUEUE, "key_batch_norm": "sync", "optimizer": "sgd", "learning_rate": 1.0,
+        "weight_decay": 0.01,
+    },
     "moco_v2 shuffle": {**_QUEUE, "key_batch_norm": "shuffle"},
     "swav": {
         "prototypes": 24, "small_views": 1, "small_size": 8, "frozen_prototype_epochs": 0,
@@ -34,7 +37,7 @@ METHODS = {
 # float64 shows that the sums are the same, float32 that nothing is lost on the way.
 STEPS = {"float64": 20, "float32": 5}
 IN_FLOAT32 = ("barlow_twins", "sacl_xd")
-QUICK = ("sacl_xd", "moco_v2 split", "distill")  # that hold a host, groups, queues and a teacher
+QUICK = ("sacl_xd", "moco_v2", "distill")  # that hold a host, groups, queues and a teacher
 _SMALL = "small"
 
 

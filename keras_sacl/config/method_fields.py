@@ -88,11 +88,11 @@ class MethodFields:
         low=0, high=1,
     )  # fmt: skip
     key_batch_norm: str = setting(
-        "sync",
-        "Which images moco_v2 normalises together: sync (the whole batch), shuffle (those of each "
-        "replica) or split (--batch_norm_groups of a batch); in the latter two the keys come in "
+        "split",
+        "Which images moco_v2 normalises together: split (--batch_norm_groups of a batch), shuffle "
+        "(those of each replica) or sync (the whole batch); in the first two the keys come in "
         "another order.",
-        choices=("sync", "shuffle", "split"),
+        choices=("split", "shuffle", "sync"),
         of=("moco_v2",),
     )
     batch_norm_groups: int = setting(

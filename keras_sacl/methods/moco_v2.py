@@ -9,7 +9,7 @@ from keras_sacl.frozen import MomentumNetwork
 from keras_sacl.methods.base import TwoViewMethod
 from keras_sacl.replicas import global_batch, own_part, replica_count
 
-KEY_BATCH_NORMS = ("sync", "shuffle", "split")
+KEY_BATCH_NORMS = ("split", "shuffle", "sync")
 
 
 @keras.saving.register_keras_serializable("keras_sacl")
@@ -28,9 +28,9 @@ class MoCoV2(TwoViewMethod):
         temperature: T.
         queue_size: Keys in the queue.
         key_momentum: Share of the old value that a weight of the key encoder keeps each step.
-        key_batch_norm: "sync" takes statistics over the batches of all replicas; "shuffle" over
-            each replica's; "split" over `batch_norm_groups` parts of the whole batch.
-        batch_norm_groups: A multiple of the replicas; used with "split".
+        key_batch_norm: "split" takes statistics over `batch_norm_groups` parts of the whole batch;
+            "shuffle" over each replica's; "sync" over the batches of all replicas.
+        batch_norm_groups: A multiple of the replicas that divides the batch; used with "split".
         seed: Of what the queue holds at the start.
     """
 
@@ -38,7 +38,7 @@ class MoCoV2(TwoViewMethod):
 
     def __init__(
         self, encoder, projector, temperature=0.2, queue_size=65_536, key_momentum=0.999,
-        key_batch_norm="sync", batch_norm_groups=8, seed=0, **kwargs,
+        key_batch_norm="split", batch_norm_groups=8, seed=0, **kwargs,
     ):  # fmt: skip
         if key_batch_norm not in KEY_BATCH_NORMS:
             raise ValueError(
