@@ -47,20 +47,30 @@ class TrainingBatchNorm(keras.layers.Layer):
     def _fused(self, x):
         scale, offset = self._affine(x, tf.float32)
         maps = x if x.shape.rank == 4 else x[:, None, None, :]
-        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=maps,
-            scale=scale,
-            offset=offset,
-            mean=tf.zeros([0]),
-            variance=tf.zeros([0]),
-            epsilon=self.norm.epsilon,
-            is_training=True,
-        )
-        # The kernel gives the unbiased variance; Keras keeps the biased one.
-        count = tf.cast(tf.size(x) // tf.shape(x)[-1], tf.float32)
-        return (y if maps is x else tf.squeeze(y, [1, 2])), mean, variance * (count - 1) / count
+        y, mean, variance = _kernel(maps, scale, offset, self.norm.epsilon)
+        return (y if maps is x else tf.squeeze(y, [1, 2])), mean, variance
 
     def _grouped(self, x):
+        if _has_kernel(self.norm, x.shape.rank):
+            y, mean, variance = self._fused_groups(x)
+        else:
+            y, mean, variance = self._composed_groups(x)
+        own = [tf.reduce_mean(s, 0) for s in (mean, variance)]
+        return y, *mean_over_replicas(*map(tf.stop_gradient, own))
+
+    def _fused_groups(self, x):
+        # By copies, so that the groups' gradients are summed by one operation, in one order.
+        scales, offsets = (
+            tf.unstack(tf.tile(a[None], [self.groups, 1])) for a in self._affine(x, tf.float32)
+        )
+        maps = x if x.shape.rank == 4 else x[:, None, None, :]
+        parts = zip(tf.split(maps, self.groups), scales, offsets, strict=True)
+        found = [_kernel(*part, self.norm.epsilon) for part in parts]
+        y, means, variances = zip(*found, strict=True)
+        y = tf.concat(y, 0)
+        return (y if maps is x else tf.squeeze(y, [1, 2])), tf.stack(means), tf.stack(variances)
+
+    def _composed_groups(self, x):
         dtype = tf.float64 if x.dtype == tf.float64 else tf.float32
         scale, offset = self._affine(x, dtype)
         # (G, B / G, ..., C): one walk over the map for all groups.
@@ -69,9 +79,12 @@ class TrainingBatchNorm(keras.layers.Layer):
         mean, variance = tf.nn.moments(parts, axes, keepdims=True)
         inverse = tf.math.rsqrt(variance + self.norm.epsilon)
         y = tf.cast((parts - mean) * inverse * scale + offset, x.dtype)
-        own = [tf.reshape(tf.reduce_mean(s, 0), x.shape[-1:]) for s in (mean, variance)]
-        mean, variance = mean_over_replicas(*map(tf.stop_gradient, own))
-        return tf.reshape(y, tf.shape(x)), mean, variance
+        by_group = [self.groups, x.shape[-1]]
+        return (
+            tf.reshape(y, tf.shape(x)),
+            tf.reshape(mean, by_group),
+            tf.reshape(variance, by_group),
+        )
 
     def _synchronised(self, x):
         dtype = tf.float64 if x.dtype == tf.float64 else tf.float32
@@ -90,6 +103,17 @@ class TrainingBatchNorm(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape
+
+
+def _kernel(x, scale, offset, epsilon):
+    """(y, mean, biased variance) of a map (B, H, W, C), by the fused kernel."""
+    y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=x, scale=scale, offset=offset, mean=tf.zeros([0]), variance=tf.zeros([0]),
+        epsilon=epsilon, is_training=True,
+    )  # fmt: skip
+    # The kernel gives the unbiased variance; Keras keeps the biased one.
+    count = tf.cast(tf.size(x) // tf.shape(x)[-1], tf.float32)
+    return y, mean, variance * (count - 1) / count
 
 
 def synchronised_batch_norm(x, scale, offset, epsilon):

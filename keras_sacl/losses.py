@@ -117,7 +117,7 @@ def barlow_twins(z_a, z_b, lambd=0.005):
     return on_diagonal + lambd * off_diagonal
 
 
-def cross_distillation(pair_a, pair_b, lambd=0.005):
+def cross_distillation(pair_a, pair_b, lambd=0.005, diagonal=False):
     """lambd / 2 * (sum_{i != j} C_ij(pair_a)^2 + sum_{i != j} C_ij(pair_b)^2).
 
     "Slimmed Asymmetrical Contrastive Learning and Cross Distillation for Lightweight Model
@@ -127,13 +127,15 @@ def cross_distillation(pair_a, pair_b, lambd=0.005):
     Args:
         pair_a, pair_b: Each a tuple (z, frozen z) of two (N, D) embeddings.
         lambd: Weight of the off-diagonal terms.
+        diagonal: Whether to add those of the diagonal: the mean of `barlow_twins` of the pairs.
 
     Returns:
         A scalar.
     """
-    _, off_a = correlation_terms(*pair_a)
-    _, off_b = correlation_terms(*pair_b)
-    return 0.5 * lambd * (off_a + off_b)
+    on_a, off_a = correlation_terms(*pair_a)
+    on_b, off_b = correlation_terms(*pair_b)
+    loss = 0.5 * lambd * (off_a + off_b)
+    return loss + 0.5 * (on_a + on_b) if diagonal else loss
 
 
 def negative_log_distillation(pair_a, pair_b):

@@ -91,6 +91,9 @@ def test_cross_distillation_equals_the_oracle():
     expected = 0.5 * 0.01 * (oracle_terms(a, b)[1] + oracle_terms(c, d)[1])
     pairs = tuple(float32(a, b)), tuple(float32(c, d))
     np.testing.assert_allclose(losses.cross_distillation(*pairs, 0.01), expected, rtol=1e-5)
+    expected += 0.5 * (oracle_terms(a, b)[0] + oracle_terms(c, d)[0])
+    whole = losses.cross_distillation(*pairs, 0.01, diagonal=True)
+    np.testing.assert_allclose(whole, expected, rtol=1e-5)
 
 
 def test_negative_log_equals_the_oracle():

@@ -43,8 +43,8 @@ class MethodFields:
     )
     xd_form: str = setting(
         "correlation",
-        "Form of XD: correlation or neg_log.",
-        choices=("correlation", "neg_log"),
+        "Form of XD: correlation (off the diagonal), barlow_twins (with it) or neg_log.",
+        choices=("correlation", "barlow_twins", "neg_log"),
         of=("xd", "sacl_xd"),
     )
     gamma: float = setting(

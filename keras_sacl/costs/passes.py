@@ -41,7 +41,7 @@ class Options:
         small_views: Of SwAV: of each image, beside the two.
         small_flops: FLOPs of a forward pass of one of them; None: as if convolutions cost in
             proportion to the pixels, 96 x 96 of 224 x 224.
-        xd_form: Of XD: "correlation" or "neg_log".
+        xd_form: Of XD, one of `XD_FORMS`.
 
     Raises:
         ValueError: On a number that is too small, or an unknown form.
@@ -110,7 +110,7 @@ def _barlow_twins_loss(n, d, _):
 
 
 def _xd_loss(n, d, options):
-    pairs = 2 if options.xd_form == "correlation" else 0  # the other form is element-wise
+    pairs = 0 if options.xd_form == "neg_log" else 2  # that form is element-wise
     return correlation_flops(n, d) + pairs * correlation_flops(n, d, frozen=True)
 
 

@@ -8,15 +8,17 @@ from keras_sacl.frozen import is_deterministic
 from keras_sacl.methods.barlow_twins import BarlowTwins
 
 XD_PAIRS = ("same_input", "same_encoder")
-XD_FORMS = ("correlation", "neg_log")
+XD_FORMS = ("correlation", "barlow_twins", "neg_log")
 
 
 class CrossDistillation(BarlowTwins):
     """Barlow Twins and cross distillation, weighted. Subclasses say which passes make the pairs.
 
     "Slimmed Asymmetrical Contrastive Learning and Cross Distillation for Lightweight Model
-    Training" (2023): L = alpha L_BT + (1 - alpha) L_XD; with `xd_form="neg_log"` (supplement,
-    equation 1) L = L_BT + gamma L_XD.
+    Training" (2023): L = alpha L_BT + (1 - alpha) L_XD. L_XD has the terms off the diagonal alone,
+    as Algorithm 1; with `xd_form="barlow_twins"` it is the whole loss, whose diagonal pulls the
+    pairs together, as in the authors' development code (github.com/mengjian0502/solo-learn-sparse).
+    With `xd_form="neg_log"` (supplement, equation 1) L = L_BT + gamma L_XD.
 
     Args:
         encoder, projector, lambd, loss_scale: As in `BarlowTwins`.
@@ -24,7 +26,8 @@ class CrossDistillation(BarlowTwins):
         xd_pairs: "same_input" pairs the two encoders' embeddings of one view, which sparsity
             alone distorts; "same_encoder" pairs one encoder's embeddings of the two views, as
             Algorithm 1 reads to the letter.
-        xd_form: "correlation" or "neg_log".
+        xd_form: "correlation", "barlow_twins" or "neg_log". The first two are one where a pair is
+            an embedding and itself.
         gamma: Weight of the "neg_log" form.
     """
 
@@ -55,7 +58,8 @@ class CrossDistillation(BarlowTwins):
             xd = losses.negative_log_distillation(*pairs)
             loss = contrastive + self.gamma * xd
         else:
-            xd = losses.cross_distillation(*pairs, self.lambd)
+            diagonal = self.xd_form == "barlow_twins"
+            xd = losses.cross_distillation(*pairs, self.lambd, diagonal=diagonal)
             loss = self.alpha * contrastive + (1 - self.alpha) * xd
         return {"loss": loss, "barlow_twins": contrastive, "xd": xd, "z": z_b}
 

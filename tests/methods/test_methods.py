@@ -66,6 +66,30 @@ def test_xd_without_passes_of_its_own_equals_xd_with_them():
     np.testing.assert_allclose(method.loss_terms(x_a, x_b)["loss"], with_passes["loss"], rtol=1e-6)
 
 
+def test_the_whole_loss_of_the_pairs_pulls_host_and_slim_network_together():
+    x_a, x_b = views()
+    off_diagonal, whole = (
+        make("sacl_xd", xd_form=form, alpha=0.7).loss_terms(x_a, x_b)
+        for form in ("correlation", "barlow_twins")
+    )
+    method = make("sacl_xd")
+    pairs = [
+        [method.frozen_embed(x, slim=slim).numpy() for slim in (False, True)] for x in (x_a, x_b)
+    ]
+    diagonal = sum(((1 - np.diag(correlation(*pair))) ** 2).sum() for pair in pairs)
+    expected = off_diagonal["loss"] + 0.3 * 0.5 * diagonal
+    np.testing.assert_allclose(whole["loss"], expected, rtol=1e-5)
+    assert diagonal > 1
+
+
+def test_of_one_network_the_diagonal_of_the_pairs_is_none():
+    terms = [
+        make("xd", xd_form=form).loss_terms(*views())["xd"]
+        for form in ("correlation", "barlow_twins")
+    ]
+    np.testing.assert_allclose(*terms, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     "name, dropout, passes",
     [
