@@ -9,12 +9,11 @@ was, the first seed of all recipes before the second of any.
 """
 
 import argparse
-import json
 import pathlib
 import statistics
-import sys
 
 from benchmarks import sweep
+from keras_sacl.callbacks import read_metrics
 
 _SCORES = ("knn_top1", "linear_top1")
 
@@ -25,8 +24,8 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--grid", nargs="+", type=pathlib.Path, required=True, help="flagfiles")
-    parser.add_argument("--seeds", type=int, default=3, help="how many")
-    parser.add_argument("--reference", default="barlow_twins", help="recipe to compare with")
+    parser.add_argument("--seeds", type=int, default=3, help="how many: 0, 1, ...")
+    parser.add_argument("--reference", help="recipe to compare with; default: the first")
     parser.add_argument("--plot", type=pathlib.Path, help="file for the learning curves")
     sweep.add_options(parser)
     options, extra = parser.parse_known_args()
@@ -34,17 +33,20 @@ def main():
     if options.seeds < 1:
         parser.error(f"--seeds={options.seeds}: must be at least 1")
 
+    names = [sweep.name_of(path) for path in sweep.recipes(options.grid)]
+    wanted = options.reference or names[0]
+    found = [name for name in names if f"/{name}".endswith(f"/{wanted}")]
+    if len(found) != 1:
+        parser.error(f"--reference={wanted}: must be one of {', '.join(names)}")
+
     rows, failed = sweep.sweep(options, options.grid, range(options.seeds), extra)
-    reference = next((row for row in rows if _short(row) == options.reference), None)
+    reference = next((row for row in rows if row["name"] == found[0]), None)
     pairs = [compare(row, reference) for row in rows if reference and row is not reference]
     if pairs:
-        print(f"\n{pairs_table(pairs, options.reference)}")
-    if options.json:
-        found = {"rows": rows, "reference": options.reference, "pairs": pairs}
-        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        print(f"\n{pairs_table(pairs, found[0])}")
     if options.plot and rows:
-        plot_curves({_short(row): mean_curve(row["runs"]) for row in rows}, options.plot)
-    sys.exit(sweep.report_failed(failed))
+        plot_curves({row["name"]: mean_curve(row["runs"]) for row in rows}, options.plot)
+    sweep.finish(options, {"rows": rows, "reference": found[0], "pairs": pairs}, failed)
 
 
 def compare(row, reference):
@@ -102,9 +104,6 @@ def mean_curve(runs):
     Returns:
         Lists (epochs, minutes of training until then, accuracies).
     """
-    # Not at the top: TensorFlow takes seconds to import, and bad arguments should not wait for it.
-    from keras_sacl.callbacks import read_metrics
-
     seen = {}
     for run in runs:
         for line in read_metrics(pathlib.Path(run["run_dir"]) / "metrics.jsonl"):
@@ -141,10 +140,6 @@ def plot_curves(curves, path):
     by_epoch.set_ylabel("k-NN top-1 (monitor)")
     by_epoch.legend(frameon=False)
     figure.savefig(path, dpi=150)
-
-
-def _short(row):
-    return row["name"].rsplit("/", 1)[-1]
 
 
 if __name__ == "__main__":

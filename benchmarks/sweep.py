@@ -19,7 +19,13 @@ import sys
 from keras_sacl.quiet import quiet
 
 with quiet():  # TensorFlow's notes on the machine would stand among the tables
+    import tensorflow as tf
+
+    from keras_sacl.callbacks import read_metrics
+    from keras_sacl.config import RunConfig
     from keras_sacl.evaluation import is_score
+    from keras_sacl.stages import RunDir
+    from keras_sacl.stages.costs import run_cost
 
 _SECONDS, _TERAFLOPS = "seconds_per_epoch", "teraflops"
 
@@ -38,9 +44,7 @@ def main():
         parser.error(f"--seeds={options.seeds}: must be numbers such as 0,1,2")
 
     rows, failed = sweep(options, options.flagfiles, seeds, extra)
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-    sys.exit(report_failed(failed))
+    finish(options, rows, failed)
 
 
 def add_options(parser):
@@ -71,11 +75,11 @@ def sweep(options, flagfiles, seeds, extra):
         (rows, failed): dicts of "name", "seeds" (how many) and "runs" (dicts of "seed", and what
         `results` and `costs` give), and the directories of the runs that failed.
     """
-    flagfiles = [path for path in flagfiles if not path.name.startswith("base")]
-    found, failed, rows = {name_of(path): [] for path in flagfiles}, [], []
+    tf.config.set_visible_devices([], "GPU")  # all its memory is the runs'
+    paths = {name_of(path): path for path in recipes(flagfiles)}
+    found, failed, rows = {name: [] for name in paths}, [], []
     for seed in seeds:
-        for path in flagfiles:
-            name = name_of(path)
+        for name, path in paths.items():
             run_dir = options.runs / name / f"seed{seed}"
             if not options.table_only and not run(path, run_dir, seed, extra):
                 failed.append(run_dir)
@@ -86,11 +90,18 @@ def sweep(options, flagfiles, seeds, extra):
     return rows, failed
 
 
-def report_failed(failed):
-    """Names the runs that failed on stderr; the exit code."""
+def recipes(flagfiles):
+    """The flagfiles that are run: those that others include are not."""
+    return [path for path in flagfiles if not path.name.startswith("base")]
+
+
+def finish(options, found, failed):
+    """Writes the numbers, names the runs that failed on stderr, and exits."""
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     for run_dir in failed:
         print(f"failed: {run_dir}; its last lines are in {run_dir.parent}", file=sys.stderr)
-    return 1 if failed else 0
+    sys.exit(1 if failed else 0)
 
 
 def run(flagfile, run_dir, seed, extra):
@@ -116,25 +127,29 @@ def ended(run_dir):
 
 def results(run_dir):
     """What a run reached: a flat dict."""
-    found = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
-    lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    epochs = [json.loads(line) for line in lines]
+    run = RunDir(run_dir)
+    epochs = read_metrics(run.metrics)
     # Where some epochs were watched by the k-NN monitor, those that were not.
     seconds = [epoch["seconds"] for epoch in epochs if "knn_top1" not in epoch]
     seconds = seconds or [epoch["seconds"] for epoch in epochs]
-    scores = {name: value for name, value in found["evaluate"].items() if is_score(name)}
+    evaluated = run.results()["evaluate"]
+    scores = {name: value for name, value in evaluated.items() if is_score(name)}
     return {"run_dir": str(run_dir), **scores, _SECONDS: statistics.median(seconds)}
 
 
 def costs(run_dir):
-    """What the training of a run costs, counted from its layers, the teacher's share included."""
-    # Not at the top: TensorFlow takes seconds to import.
-    from keras_sacl.config import RunConfig
-    from keras_sacl.stages.costs import run_cost
+    """What the training of a run costs, counted from its layers.
 
-    config = RunConfig.from_flag_lines((run_dir / "flags.txt").read_text(encoding="utf-8"))
-    pretrained = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))["pretrain"]
-    return {_TERAFLOPS: run_cost(config, pretrained["images"]).per_run / 1e12}
+    The teacher's share is in it, its own pretraining is not. Nothing where it cannot be counted:
+    the run is of a version with other settings, or its teacher is no longer there.
+    """
+    run = RunDir(run_dir)
+    try:
+        config = RunConfig.from_flag_lines(run.flags.read_text(encoding="utf-8"))
+        cost = run_cost(config, run.results()["pretrain"]["images"])
+    except (ValueError, KeyError):
+        return {}
+    return {} if cost.left_out else {_TERAFLOPS: cost.per_run / 1e12}
 
 
 def name_of(flagfile):

@@ -78,6 +78,7 @@ def test_bad_arguments_are_named(monkeypatch, capsys, tmp_path):
     for arguments, text in (
         (["--grid", "none.flags"], "no such file: none.flags"),
         (["--grid", "flags/quickstart.flags", "--seeds=0"], "--seeds=0: must be"),
+        (["--grid", "flags/quickstart.flags", "--reference=xd"], "--reference=xd: must be one of"),
     ):
         monkeypatch.setattr("sys.argv", ["quality", *arguments, f"--runs={tmp_path}"])
         with pytest.raises(SystemExit) as stopped:

@@ -110,3 +110,8 @@ def test_a_row_holds_what_its_training_costs(tmp_path):
     # Forward and backward are three forward passes; of two views; the loss is little beside them.
     least = 3 * 2 * (encoder.flops + heads) * 1000 * 3 / 1e12
     assert least <= sweep.costs(run_dir)["teraflops"] < 1.1 * least
+
+    with_teacher = f"{text}--distill=seed\n--teacher={tmp_path / 'gone.keras'}\n"
+    for other in (with_teacher, f"{text}--no_such_setting=1\n"):
+        (run_dir / "flags.txt").write_text(other)
+        assert sweep.costs(run_dir) == {}
