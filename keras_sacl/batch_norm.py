@@ -202,6 +202,27 @@ def training_pass(model, groups=None, any_size=False):
     )
 
 
+def whole_groups(x, groups):
+    """A replica's images (B, ...), unless they are no whole groups of at least 2.
+
+    Raises:
+        ValueError: If they are not; `tf.errors.InvalidArgumentError` as it runs, where B is not
+            known before: of the last batch of a data set, say.
+    """
+    count, text = x.shape[0], f"A batch must be {groups} whole groups of at least 2 images"
+    if count is None:
+        count = tf.shape(x)[0]
+        checks = [
+            tf.debugging.assert_equal(count % groups, 0, f"{text}; drop the remainder"),
+            tf.debugging.assert_greater_equal(count, 2 * groups, text),
+        ]
+        with tf.control_dependencies([check for check in checks if check is not None]):
+            return tf.identity(x)
+    if count % groups or count < 2 * groups:
+        raise ValueError(f"{text} (`batch_norm_groups`). Received: {count} images")
+    return x
+
+
 def _left_alone(model, replaced):
     """The name of a batch normalisation that goes by statistics of its own replica, or None."""
     own = {id(layer) for layer in model.layers if replaced(layer)}

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import keras
 import tensorflow as tf
 
-from keras_sacl.batch_norm import training_pass
+from keras_sacl.batch_norm import training_pass, whole_groups
 from keras_sacl.encodings import Encodings
 from keras_sacl.frozen import frozen_call
 from keras_sacl.losses import embedding_std
@@ -167,6 +167,8 @@ class TwoViewMethod(keras.Model):
         views = x_a, x_b, *extras.get("small_views", ())
         if self.finish_views is not None:
             views = self.finish_views(*views)
+        if self.groups_per_replica is not None:
+            views = tuple(whole_groups(x, self.groups_per_replica) for x in views)
         return (*views, extras["teacher"]) if "teacher" in extras else views
 
     def _all_terms(self, *views):

@@ -69,7 +69,6 @@ class MoCoV2(TwoViewMethod):
         self.queue = EmbeddingQueue(queue_size, projector.output_shape[-1], seed=seed)
 
     def loss_terms(self, x_a, x_b):
-        self._require_groups(x_a)
         q = losses.l2_normalise(self.embed(x_a))
 
         self.key_encoder.update()
@@ -93,22 +92,6 @@ class MoCoV2(TwoViewMethod):
         own = own_part(tf.gather(x, order))
         keys = global_batch(self.key_projector(self.key_encoder(own)))
         return tf.gather(keys, tf.math.invert_permutation(order))
-
-    def _require_groups(self, x):
-        """Raises unless this replica's (B, ...) are whole groups of at least two images."""
-        groups, count = self.groups_per_replica, x.shape[0]
-        if groups is None:
-            return
-        text = (
-            "`batch_norm_groups` must divide the batch into groups of at least 2. "
-            f"Received: batch_norm_groups={self.batch_norm_groups}"
-        )
-        if count is None:  # known as it runs: of the last batch of a data set, say
-            count = tf.shape(x)[0]
-            tf.debugging.assert_equal(count % groups, 0, text)
-            tf.debugging.assert_greater_equal(count, 2 * groups, text)
-        elif count % groups or count < 2 * groups:
-            raise ValueError(f"{text} and {count} images on each replica")
 
     def _order(self, count):
         """(N,): the first of every group, the second of every group, and so on."""

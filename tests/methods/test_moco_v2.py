@@ -131,6 +131,17 @@ def test_groups_are_shared_out_to_replicas(monkeypatch):
     assert replicas.replica_count() == 1
 
 
+@pytest.mark.parametrize("count, known", [(10, True), (4, True), (10, False), (4, False)])
+def test_a_batch_that_is_not_of_whole_groups_is_named(count, known):
+    method = make("moco_v2", key_batch_norm="split", batch_norm_groups=4)
+    method.compile(keras.optimizers.SGD(0.1))
+    signature = tf.TensorSpec((count if known else None, 8, 8, 3))
+    step = tf.function(lambda *views: method.train_step(views), input_signature=[signature] * 2)
+    error = ValueError if known else tf.errors.InvalidArgumentError
+    with pytest.raises(error, match="must be 4 whole groups of at least 2 images"):
+        step(*views(count))
+
+
 def test_every_setting_survives_saving(tmp_path):
     settings = {
         "temperature": 0.3, "queue_size": 24, "key_momentum": 0.5, "key_batch_norm": "split",
