@@ -52,7 +52,8 @@ def check(
         distiller = Distiller(objectives, teacher=teacher, teacher_projector=teacher_projector)
     else:
         distiller = None
-    method = methods.METHODS[name](encoder, projector, distiller=distiller, **settings)
+    groups = {"batch_norm_groups": 2} if name == "moco_v2" else {}
+    method = methods.METHODS[name](encoder, projector, distiller=distiller, **settings, **groups)
 
     extras, options = {}, dict(settings)
     if name == "swav":
