@@ -14,6 +14,8 @@ import statistics
 
 from benchmarks import sweep
 from keras_sacl.callbacks import read_metrics
+from keras_sacl.report.charts import COLOURS
+from keras_sacl.stages import RunDir
 
 _SCORES = ("knn_top1", "linear_top1")
 
@@ -34,6 +36,8 @@ def main():
         parser.error(f"--seeds={options.seeds}: must be at least 1")
 
     names = [sweep.name_of(path) for path in sweep.recipes(options.grid)]
+    if not names:
+        parser.error("--grid: names no recipe, only files that others include")
     wanted = options.reference or names[0]
     found = [name for name in names if f"/{name}".endswith(f"/{wanted}")]
     if len(found) != 1:
@@ -106,7 +110,7 @@ def mean_curve(runs):
     """
     seen = {}
     for run in runs:
-        for line in read_metrics(pathlib.Path(run["run_dir"]) / "metrics.jsonl"):
+        for line in read_metrics(RunDir(run["run_dir"]).metrics):
             if "knn_top1" in line:
                 seen.setdefault(line["epoch"], []).append(line["knn_top1"])
     epochs = sorted(epoch for epoch, values in seen.items() if len(values) == len(runs))
@@ -124,8 +128,6 @@ def plot_curves(curves, path):
     """
     # The object's own interface: pyplot keeps every figure, and asks for a display.
     import matplotlib.figure
-
-    from keras_sacl.report.charts import COLOURS
 
     figure = matplotlib.figure.Figure(figsize=(9, 3.6), layout="constrained")
     by_epoch, by_minute = figure.subplots(1, 2, sharey=True)

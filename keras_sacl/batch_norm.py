@@ -45,10 +45,7 @@ class TrainingBatchNorm(keras.layers.Layer):
         return y
 
     def _fused(self, x):
-        scale, offset = self._affine(x, tf.float32)
-        maps = x if x.shape.rank == 4 else x[:, None, None, :]
-        y, mean, variance = _kernel(maps, scale, offset, self.norm.epsilon)
-        return (y if maps is x else tf.squeeze(y, [1, 2])), mean, variance
+        return _kernel(x, *self._affine(x, tf.float32), self.norm.epsilon)
 
     def _grouped(self, x):
         if _has_kernel(self.norm, x.shape.rank):
@@ -63,12 +60,10 @@ class TrainingBatchNorm(keras.layers.Layer):
         scales, offsets = (
             tf.unstack(tf.tile(a[None], [self.groups, 1])) for a in self._affine(x, tf.float32)
         )
-        maps = x if x.shape.rank == 4 else x[:, None, None, :]
-        parts = zip(tf.split(maps, self.groups), scales, offsets, strict=True)
+        parts = zip(tf.split(x, self.groups), scales, offsets, strict=True)
         found = [_kernel(*part, self.norm.epsilon) for part in parts]
         y, means, variances = zip(*found, strict=True)
-        y = tf.concat(y, 0)
-        return (y if maps is x else tf.squeeze(y, [1, 2])), tf.stack(means), tf.stack(variances)
+        return tf.concat(y, 0), tf.stack(means), tf.stack(variances)
 
     def _composed_groups(self, x):
         dtype = tf.float64 if x.dtype == tf.float64 else tf.float32
@@ -106,14 +101,15 @@ class TrainingBatchNorm(keras.layers.Layer):
 
 
 def _kernel(x, scale, offset, epsilon):
-    """(y, mean, biased variance) of a map (B, H, W, C), by the fused kernel."""
+    """(y, mean, biased variance) of (B, H, W, C) or (B, C), by the fused kernel."""
+    maps = x if x.shape.rank == 4 else x[:, None, None, :]
     y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=x, scale=scale, offset=offset, mean=tf.zeros([0]), variance=tf.zeros([0]),
+        x=maps, scale=scale, offset=offset, mean=tf.zeros([0]), variance=tf.zeros([0]),
         epsilon=epsilon, is_training=True,
     )  # fmt: skip
     # The kernel gives the unbiased variance; Keras keeps the biased one.
     count = tf.cast(tf.size(x) // tf.shape(x)[-1], tf.float32)
-    return y, mean, variance * (count - 1) / count
+    return (y if maps is x else tf.squeeze(y, [1, 2])), mean, variance * (count - 1) / count
 
 
 def synchronised_batch_norm(x, scale, offset, epsilon):

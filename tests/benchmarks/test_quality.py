@@ -77,6 +77,7 @@ def test_curves_are_means_of_epochs_that_all_runs_saw(tmp_path):
 def test_bad_arguments_are_named(monkeypatch, capsys, tmp_path):
     for arguments, text in (
         (["--grid", "none.flags"], "no such file: none.flags"),
+        (["--grid", "flags/quality/base.flags"], "--grid: names no recipe"),
         (["--grid", "flags/quickstart.flags", "--seeds=0"], "--seeds=0: must be"),
         (["--grid", "flags/quickstart.flags", "--reference=xd"], "--reference=xd: must be one of"),
     ):
