@@ -38,7 +38,12 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
         """Without a wider host, SACL is Barlow Twins and SACL + XD is XD."""
         if self.slims or not self.method.startswith("sacl"):
             return self.method
-        return {"sacl": "barlow_twins", "sacl_xd": "xd"}[self.method]
+        return defaults.WITHOUT_SLIMMING[self.method]
+
+    @property
+    def dense_epochs(self):
+        """Epochs at the start in which the host is trained alone."""
+        return (self.slim_start_epoch or 0) if self.slims else 0
 
     def validated(self):
         """This configuration with the defaults that hang on others filled in.
@@ -73,6 +78,7 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
             "loss_scale": (
                 defaults.LOSS_SCALES[self.optimizer] if self.method in defaults.CORRELATING else 1.0
             ),
+            "slim_start_epoch": self.epochs // 3 if config.slims else None,
             "temperature": defaults.TEMPERATURES.get(self.method),
         }
         if self.method != "distill":
@@ -127,6 +133,7 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
                 "batch_norm_groups", groups,
                 f"must divide --batch_size={self.batch_size} into groups of at least 2",
             )  # fmt: skip
+        check_between("slim_start_epoch", self.dense_epochs, 0, self.epochs - 1)
         if self.init_from is not None and self.slims:
             raise ConfigError(
                 "init_from", self.init_from,

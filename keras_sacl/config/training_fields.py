@@ -41,6 +41,13 @@ class TrainingFields:
         "the first of them --width itself, each below the one before, such as 1.0,0.75,0.5. Each "
         "step of sacl and sacl_xd trains the host and one of them. Default: --width alone.",
     )
+    slim_start_epoch: int | None = setting(
+        None,
+        "Epochs in which sacl and sacl_xd train the host alone, as barlow_twins and xd would, "
+        "before they slim it. Default: a third of --epochs.",
+        low=0,
+        of=("sacl", "sacl_xd"),
+    )
     slim_execution: str = setting(
         "slice", "How the slim network runs: slice (fast) or mask.", choices=("slice", "mask")
     )

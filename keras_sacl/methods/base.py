@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_sacl.batch_norm import training_pass, whole_groups
 from keras_sacl.encodings import Encodings
-from keras_sacl.frozen import frozen_call
+from keras_sacl.frozen import frozen_call, is_deterministic
 from keras_sacl.losses import embedding_std
 from keras_sacl.replicas import global_batch, replica_count, worker_count
 from keras_sacl.slimming import SlimmableEncoder, TieredEncoder
@@ -101,9 +101,10 @@ class TwoViewMethod(keras.Model):
 
     def encode(self, x, **kwargs):
         """f(x) in training mode as `Encodings`; within a step each view is encoded once."""
-        passes, key = self._training.step.passes, (id(x), *sorted(kwargs.items()))
-        if passes is not None and key in passes:
-            return passes[key][1]
+        passes, key = self._training.step.passes, self._pass_key(x, **kwargs)
+        found = self._encoded(key)
+        if found is not None:
+            return found
         outputs = self._training.encoder(x, training=True, **kwargs)
         features, *maps = outputs if isinstance(outputs, (list, tuple)) else [outputs]
 
@@ -124,9 +125,29 @@ class TwoViewMethod(keras.Model):
         return self.encode(x, slim=True) if self._slimmable else self.encode(x)
 
     def frozen_embed(self, x, **kwargs):
-        """[z] = [h(f(x))]: as `embed`, without gradient and without touching the statistics."""
+        """[z] = [h(f(x))]: as `embed`, without gradient and without touching the statistics.
+
+        What `embed` gave of the same network and view is what this pass would give, unless a
+        layer draws random numbers (dropout, random depth): it is not run again.
+        """
+        found = self._encoded(self._pass_key(x, **kwargs))
+        if found is not None and self._deterministic:
+            return tf.stop_gradient(found.embeddings)
         features = frozen_call(self._training.encoder, x, **kwargs)
         return global_batch(frozen_call(self._training.projector, features))
+
+    def _pass_key(self, x, slim=False, **kwargs):
+        # Until slimming starts, the slim network is the host.
+        return id(x), slim and self.encoder.slimming, *sorted(kwargs.items())
+
+    @property
+    def _deterministic(self):
+        return is_deterministic(self.encoder) and is_deterministic(self.projector)
+
+    def _encoded(self, key):
+        """The `Encodings` of a pass that this step has made, or None."""
+        _, found = (self._training.step.passes or {}).get(key, (None, None))
+        return found
 
     def train_step(self, data):
         views = self._views(data)

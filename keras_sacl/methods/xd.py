@@ -1,10 +1,8 @@
 """Cross distillation without slimming, and what it shares with SACL + XD."""
 
 import keras
-import tensorflow as tf
 
 from keras_sacl import losses
-from keras_sacl.frozen import is_deterministic
 from keras_sacl.methods.barlow_twins import BarlowTwins
 
 XD_PAIRS = ("same_input", "same_encoder")
@@ -77,9 +75,8 @@ class CrossDistillation(BarlowTwins):
 class XD(CrossDistillation):
     """Cross distillation of one network with itself (K = 1, the paper's plain "XD" rows).
 
-    The two encoders are one, so the frozen pass over a view gives what the pass with gradient
-    gave, [z] = stop_gradient(z), and is not run again. Layers that draw random numbers (dropout,
-    random depth) make the two passes differ: then it is.
+    The two encoders are one, so that the frozen pass over a view gives what the pass with gradient
+    gave, [z] = stop_gradient(z): see `frozen_embed`.
 
     Args: as in `CrossDistillation`; the default `alpha` is 0.5.
     """
@@ -89,11 +86,7 @@ class XD(CrossDistillation):
 
     def loss_terms(self, x_a, x_b):
         z_a, z_b = self.embed(x_a), self.embed(x_b)
-
-        if is_deterministic(self.encoder) and is_deterministic(self.projector):
-            frozen_z_a, frozen_z_b = tf.stop_gradient(z_a), tf.stop_gradient(z_b)
-        else:
-            frozen_z_a, frozen_z_b = self.frozen_embed(x_a), self.frozen_embed(x_b)
+        frozen_z_a, frozen_z_b = self.frozen_embed(x_a), self.frozen_embed(x_b)
 
         if self.xd_pairs == "same_encoder":
             return self.combine(z_a, z_b, frozen_z_b, frozen_z_a)

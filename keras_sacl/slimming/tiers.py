@@ -50,6 +50,24 @@ class TieredEncoder(SlimmableEncoder):
         ]
 
     @property
+    def slimming(self):
+        """Whether training passes are slimmed, of all tiers alike."""
+        return self._slimming
+
+    @slimming.setter
+    def slimming(self, on):
+        self._slimming = on
+        # The base class sets this once while there are no others yet.
+        for encoder in getattr(self, "narrower", ()):
+            encoder.slimming = on
+
+    def start_slimming(self):
+        """Sets `slimming`, every tier with the present host's statistics and largest channels."""
+        super().start_slimming()
+        for encoder in self.narrower:
+            encoder.start_slimming()
+
+    @property
     def tiers(self):
         """The number of slim networks."""
         return 1 + len(self.narrower)
@@ -63,11 +81,10 @@ class TieredEncoder(SlimmableEncoder):
         finally:
             self._tier = before
 
-    def call(self, x, slim=False, training=None):
-        """(B, H, W, C) pixels to (B, F) features of the host's width F."""
-        if slim and self._tier:
+    def _slim_pass(self, x, training):
+        if self._tier:
             return self.narrower[self._tier - 1](x, slim=True, training=training)
-        return super().call(x, slim=slim, training=training)
+        return super()._slim_pass(x, training)
 
     def at_drawn_tier(self, step, function, *args):
         """Calls a function inside `at(tier)` of the tier that is drawn for a step.
@@ -92,7 +109,7 @@ class TieredEncoder(SlimmableEncoder):
             branches = [functools.partial(branch, tier) for tier in range(self.tiers)]
             return tf.switch_case(drawn_tier(self.seed, step, self.tiers), branches)
 
-        if self.tiers == 1:
+        if self.tiers == 1 or not self.slimming:
             return function(*args)
         if replica_count() == 1:
             return choose(None, *args)

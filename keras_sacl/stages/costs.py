@@ -4,6 +4,7 @@ import dataclasses
 
 import keras
 
+from keras_sacl.config import defaults
 from keras_sacl.costs import Network, Options, measure, measure_model, training_cost
 from keras_sacl.embedding_queue import default_queue_size
 from keras_sacl.heads import parse_projector
@@ -19,9 +20,9 @@ def run_cost(config, images, teacher=None):
         teacher: `Teacher` to count in place of --teacher's, whose file may be elsewhere.
 
     Returns:
-        A `Cost`: of several widths, the mean, for each has the same share of the steps. If
-        --teacher cannot be loaded it is left out, with all that its widths decide, and `left_out`
-        says so.
+        A `Cost`: of several widths, the mean, for each has the same share of the steps; with the
+        epochs of the host alone, the mean over the run. If --teacher cannot be loaded it is left
+        out, with all that its widths decide, and `left_out` says so.
     """
     added, left_out, settings = {}, "", {}
     if config.distill:
@@ -31,27 +32,35 @@ def run_cost(config, images, teacher=None):
         except ValueError as error:  # no such file, or nothing that can be counted
             left_out = f"the teacher: {error}"
             settings = {"teacher": Network("unknown", None, config.image_size, 0, 0)}
-    if config.slims:
-        settings["host"] = measure(config.encoder, config.host_width, config.image_size)
+    settings |= {
+        "objectives": added, "batch_size": config.batch_size, "images": images,
+        "epochs": config.epochs, "projector": _projector(config),
+        "cached_teacher": config.cache_teacher, "options": _options(config, images),
+    }  # fmt: skip
+    host = _network(config, config.host_width) if config.slims else None
     costs = [
-        training_cost(
-            config.effective_method, _deployed(config, width), objectives=added,
-            batch_size=config.batch_size, images=images, epochs=config.epochs,
-            projector=_projector(config), cached_teacher=config.cache_teacher,
-            options=_options(config, images), **settings,
-        )
+        training_cost(config.effective_method, _deployed(config, width), host=host, **settings)
         for width in config.widths
-    ]  # fmt: skip
+    ]
     parts = {part: sum(c.parts[part] for c in costs) / len(costs) for part in costs[0].parts}
+    if config.dense_epochs:
+        alone = training_cost(defaults.WITHOUT_SLIMMING[config.method], host, **settings).parts
+        alone |= {"host": alone["slim"], "slim": 0.0}
+        share = config.dense_epochs / config.epochs
+        parts = {part: share * alone[part] + (1 - share) * parts[part] for part in parts}
     trained = images // config.batch_size * config.batch_size
     return dataclasses.replace(costs[0], parts=parts, images=trained, left_out=left_out)
 
 
 def _deployed(config, width):
-    network = measure(config.encoder, width, config.image_size)
+    network = _network(config, width)
     if config.slims and config.slim_execution == "mask":
-        host = measure(config.encoder, config.host_width, config.image_size)
-        network = dataclasses.replace(network, flops=host.flops)
+        network = dataclasses.replace(network, flops=_network(config, config.host_width).flops)
+    return network
+
+
+def _network(config, width):
+    network = measure(config.encoder, width, config.image_size)
     # Dropout in the projector makes its passes differ as random layers of the encoder would.
     deterministic = network.deterministic and not config.projector_dropout
     return dataclasses.replace(network, deterministic=deterministic)

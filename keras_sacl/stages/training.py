@@ -184,6 +184,8 @@ class Training:
 
     def _callbacks(self):
         config, found = self.config, []
+        if config.dense_epochs:
+            found.append(callbacks.SlimSchedule(config.dense_epochs * self.steps))
         if config.slims and config.slim_selection == "magnitude":
             found.append(callbacks.SlimRefresh(config.slim_refresh_steps))
         # The guard stands first: a bad state is neither measured nor logged nor saved.

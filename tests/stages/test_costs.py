@@ -18,7 +18,7 @@ from tests.costs.traced import pruned_flops, traced_flops
 IMAGES, SIDE, N = 1000, 16, 16
 SMALL = {
     "encoder": "resnet20_cifar", "width": 0.25, "image_size": SIDE, "batch_size": N, "epochs": 3,
-    "projector": "12-6",
+    "projector": "12-6", "slim_start_epoch": 0,
 }  # fmt: skip
 
 
@@ -127,3 +127,13 @@ def test_widths_have_equal_shares():
     assert both.per_image == pytest.approx((wide.per_image + narrow.per_image) / 2)
     host = measure("resnet20_cifar", 1.0, SIDE)
     assert both.parts["host"] == 3 * (host.flops + 2 * (host.features * 12 + 12 * 6))
+
+
+@pytest.mark.parametrize(("method", "alone"), [("sacl", "barlow_twins"), ("sacl_xd", "xd")])
+def test_epochs_of_the_host_alone_cost_what_its_own_training_does(method, alone):
+    widths = {"width": 0.5, "host_width": 1.0}
+    host = run_cost(config_of(alone, width=1.0), IMAGES)
+    slimmed = run_cost(config_of(method, **widths), IMAGES)
+    later = run_cost(config_of(method, **widths, slim_start_epoch=1), IMAGES)  # of 3
+    assert later.per_run == pytest.approx((host.per_run + 2 * slimmed.per_run) / 3)
+    assert later.parts["slim"] == pytest.approx(2 / 3 * slimmed.parts["slim"])

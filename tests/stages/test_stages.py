@@ -205,6 +205,17 @@ def test_without_a_wider_host_sacl_is_what_is_left_of_it():
     assert type(build_networks(one)[0]) is SlimmableEncoder
 
 
+def test_the_host_is_alone_for_a_third_of_the_epochs():
+    dense = {
+        epochs: RunConfig(method="sacl_xd", epochs=epochs).validated().dense_epochs
+        for epochs in (1, 2, 3, 12, 100)
+    }
+    assert dense == {1: 0, 2: 0, 3: 1, 12: 4, 100: 33}
+    assert RunConfig(method="sacl", slim_start_epoch=0).validated().dense_epochs == 0
+    config = RunConfig(method="xd", slim_start_epoch=5).validated()
+    assert config.dense_epochs == 0 and config.idle() == ["slim_start_epoch"]
+
+
 def test_several_steps_per_execution_are_the_same_steps(tmp_path):
     """Not to the last bit: within one execution, operations may run in another order."""
     epochs = []
