@@ -13,9 +13,7 @@ import pathlib
 import statistics
 
 from benchmarks import sweep
-from keras_sacl.callbacks import read_metrics
 from keras_sacl.report.charts import COLOURS
-from keras_sacl.stages import RunDir
 
 _SCORES = ("knn_top1", "linear_top1")
 
@@ -102,7 +100,7 @@ def mean_curve(runs):
     """The k-NN accuracy that a recipe's monitor saw, as means over its runs.
 
     Args:
-        runs: Dicts with "run_dir", whose metrics.jsonl has `knn_top1` in some epochs, and
+        runs: Dicts with "curve", (epoch, accuracy) of those that were watched, and
             "seconds_per_epoch".
 
     Returns:
@@ -110,9 +108,8 @@ def mean_curve(runs):
     """
     seen = {}
     for run in runs:
-        for line in read_metrics(RunDir(run["run_dir"]).metrics):
-            if "knn_top1" in line:
-                seen.setdefault(line["epoch"], []).append(line["knn_top1"])
+        for epoch, accuracy in run["curve"]:
+            seen.setdefault(epoch, []).append(accuracy)
     epochs = sorted(epoch for epoch, values in seen.items() if len(values) == len(runs))
     minutes = statistics.fmean(run["seconds_per_epoch"] for run in runs) / 60
     accuracies = [statistics.fmean(seen[epoch]) for epoch in epochs]

@@ -6,7 +6,8 @@
 
 Flags that are not of this command go to every run. Each is a process of `train.py` in a directory
 of its own, named after its flagfile; one that has ended is not run again, so that a sweep that was
-stopped goes on where it was. Files whose names begin with "base" are left out: others include them.
+stopped goes on where it was. Nor is one that --earlier holds, the --json of another sweep, with the
+same settings. Files whose names begin with "base" are left out: others include them.
 """
 
 import argparse
@@ -16,6 +17,9 @@ import statistics
 import subprocess
 import sys
 
+import absl.flags
+
+import train
 from keras_sacl.quiet import quiet
 
 with quiet():  # TensorFlow's notes on the machine would stand among the tables
@@ -28,6 +32,7 @@ with quiet():  # TensorFlow's notes on the machine would stand among the tables
     from keras_sacl.stages.costs import run_cost
 
 _SECONDS, _TERAFLOPS = "seconds_per_epoch", "teraflops"
+_NO_COLUMNS = ("seed", "settings", "curve")
 
 
 def main():
@@ -52,6 +57,7 @@ def add_options(parser):
     runs = pathlib.Path("runs/sweep")
     parser.add_argument("--runs", type=pathlib.Path, default=runs, help="where the runs go")
     parser.add_argument("--json", type=pathlib.Path, help="file for the numbers")
+    parser.add_argument("--earlier", type=pathlib.Path, help="such a file; its runs count")
     parser.add_argument("--table_only", action="store_true", help="tabulate what is there")
 
 
@@ -75,19 +81,53 @@ def sweep(options, flagfiles, seeds, extra):
         (rows, failed): dicts of "name", "seeds" (how many) and "runs" (dicts of "seed", and what
         `results` and `costs` give), and the directories of the runs that failed.
     """
+    earlier = read_earlier(options.earlier)
     tf.config.set_visible_devices([], "GPU")  # all its memory is the runs'
     paths = {name_of(path): path for path in recipes(flagfiles)}
     found, failed, rows = {name: [] for name in paths}, [], []
     for seed in seeds:
         for name, path in paths.items():
             run_dir = options.runs / name / f"seed{seed}"
-            if not options.table_only and not run(path, run_dir, seed, extra):
-                failed.append(run_dir)
-            if ended(run_dir):
-                found[name].append({"seed": seed, **results(run_dir), **costs(run_dir)})
+            known = earlier.get((name, seed))
+            if known is not None and is_of(known, path, seed, extra):
+                found[name].append(known)
+            else:
+                if not options.table_only and not run(path, run_dir, seed, extra):
+                    failed.append(run_dir)
+                if ended(run_dir):
+                    found[name].append({"seed": seed, **results(run_dir), **costs(run_dir)})
+            if found[name]:
                 rows = [{"name": n, "seeds": len(r), "runs": r} for n, r in found.items() if r]
                 print(table(rows), flush=True)
     return rows, failed
+
+
+def read_earlier(path):
+    """The runs of an earlier sweep, by (name, seed)."""
+    if path is None:
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rows = found["rows"] if isinstance(found, dict) else found
+        return {(row["name"], run["seed"]): run for row in rows for run in row["runs"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        sys.exit(f"--earlier={path}: is no file that --json wrote ({error!r})")
+
+
+def is_of(known, path, seed, extra):
+    """Whether an earlier run has the settings that a flagfile says today."""
+    holder = absl.flags.FlagValues()
+    train.define_flags(holder)
+    arguments = ["train.py", f"--flagfile={path}", f"--seed={seed}", *extra]
+    try:
+        earlier = RunConfig.from_flag_lines("\n".join(known["settings"]))
+    except (ValueError, KeyError):  # of a version with other settings
+        return False
+    wanted = train.read_config(arguments, holder)
+    scored = (name for name in vars(wanted) if name.startswith("eval_"))
+    return not wanted.differences(earlier) and all(
+        getattr(wanted, name) == getattr(earlier, name) for name in scored
+    )
 
 
 def recipes(flagfiles):
@@ -134,7 +174,14 @@ def results(run_dir):
     seconds = seconds or [epoch["seconds"] for epoch in epochs]
     evaluated = run.results()["evaluate"]
     scores = {name: value for name, value in evaluated.items() if is_score(name)}
-    return {"run_dir": str(run_dir), **scores, _SECONDS: statistics.median(seconds)}
+    settings = run.flags.read_text(encoding="utf-8").splitlines()
+    # Where things lay on that machine is not what was trained.
+    settings = [line for line in settings if not line.startswith(("--run_dir=", "--data_dir="))]
+    curve = {epoch["epoch"]: epoch["knn_top1"] for epoch in epochs if "knn_top1" in epoch}
+    return {
+        "settings": settings, "curve": list(curve.items()), **scores,
+        _SECONDS: statistics.median(seconds),
+    }  # fmt: skip
 
 
 def costs(run_dir):
@@ -162,7 +209,7 @@ def table(rows):
     """The rows as a Markdown table: means over seeds, with deviations where there are several."""
     named = dict.fromkeys(name for row in rows for run in row["runs"] for name in run)
     last = [name for name in (_SECONDS, _TERAFLOPS) if name in named]
-    columns = [name for name in named if name not in ("run_dir", "seed", *last)] + last
+    columns = [name for name in named if name not in (*_NO_COLUMNS, *last)] + last
     lines = [
         "| flagfile | " + " | ".join(columns) + " | seeds |",
         "|---|" + "---|" * (len(columns) + 1),

@@ -115,3 +115,37 @@ def test_a_row_holds_what_its_training_costs(tmp_path):
     for other in (with_teacher, f"{text}--no_such_setting=1\n"):
         (run_dir / "flags.txt").write_text(other)
         assert sweep.costs(run_dir) == {}
+
+
+def test_an_earlier_run_of_the_same_settings_is_not_run_again(monkeypatch, calls, tmp_path):
+    """Not where its flagfile says other settings today, or another seed is wanted."""
+    one, two = (tmp_path / f"{name}.flags" for name in ("one", "two"))
+    one.write_text("--epochs=3\n")
+    two.write_text("--epochs=4\n")
+    lines = ["--epochs=3", "--seed=0", "--knn_every=2", "--dataset=digits"]
+    run = {"seed": 0, "settings": [*lines, "--batch_size=99"], "knn_top1": 0.5}
+    rows = [{"name": path.stem, "runs": [run]} for path in (one, two)]
+    earlier, found = tmp_path / "earlier.json", tmp_path / "found.json"
+
+    def again(flags, rows):
+        calls.clear()
+        earlier.write_text(json.dumps({"rows": rows}))
+        where = [f"--earlier={earlier}", f"--json={found}", f"--runs={tmp_path / 'runs'}"]
+        monkeypatch.setattr(sweep.sys, "argv", ["sweep", str(one), str(two), *where, *flags])
+        with pytest.raises(SystemExit):
+            sweep.main()
+        return [command[2] for command in calls]
+
+    flags = ["--batch_size=99", "--knn_every=2", f"--data_dir={tmp_path}"]
+    assert again(flags, rows) == [f"--flagfile={two}"]  # 4 epochs are not 3
+    assert json.loads(found.read_text())[0]["runs"] == [run]
+    assert again([*flags, "--eval_protocols=nn"], rows) == [f"--flagfile={f}" for f in (one, two)]
+    assert len(again([*flags, "--seeds=0,1"], rows)) == 3
+    run["settings"] = ["--no_such_setting=1"]
+    assert len(again(flags, rows)) == 2
+
+
+def test_a_file_that_holds_no_sweep_is_named(tmp_path):
+    (tmp_path / "earlier.json").write_text("[1]")
+    with pytest.raises(SystemExit, match=r"--earlier=.*: is no file that --json wrote"):
+        sweep.read_earlier(tmp_path / "earlier.json")
