@@ -13,12 +13,13 @@ _INK = "#010203"  # stands for the page's own text colour
 _SIZE = (4.6, 3.0)  # inches; small, so that text stays readable on a phone
 
 
-def line_chart(curves, *, x, y, log=False):
+def line_chart(curves, *, x, y, log=False, marks=()):
     """Lines over epochs.
 
     Args:
         curves: List of (name, xs, ys).
         x, y: Titles of the axes.
+        marks: An x for each curve at which it gets a dotted line across, or None.
         log: Whether y is logarithmic (where all values are positive).
 
     Returns:
@@ -30,6 +31,9 @@ def line_chart(curves, *, x, y, log=False):
     for (name, xs, ys), colour in zip(curves, _colours(len(curves)), strict=True):
         marker = "o" if len(xs) <= 30 else None
         axes.plot(xs, ys, color=colour, label=name, linewidth=1.6, marker=marker, markersize=3)
+    for mark, colour in zip(marks, _colours(len(marks)), strict=True):
+        if mark is not None:
+            axes.axvline(mark, color=colour, linewidth=1, linestyle=":")
     if log and all(min(ys) > 0 for _, _, ys in curves):
         axes.set_yscale("log")
         for axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):

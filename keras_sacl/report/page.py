@@ -105,6 +105,10 @@ _CORRELATIONS = {
     "encoders": "<b>Embeddings of one view by host and slim network.</b> The nearer to a clean "
     "diagonal, the less sparsity alone has pulled the two apart.",
 }
+_SLIMMED = (
+    " Dotted: slimming starts. Until then the host is trained, and the slim network is what happens "
+    "to lie in it."
+)
 _SCORES = (
     "On frozen features, at the last epoch; beside them the same encoder before training. Scores "
     "compare only under the same protocol."
@@ -132,11 +136,12 @@ def _figure(content, caption, whole=False):
 def _learning(runs):
     figures = []
     for name, axis, caption in _CURVES:
-        curves = [(run.name, *run.curve(name)) for run in runs]
-        curves = [curve for curve in curves if len(curve[1])]
-        if curves:
-            chart = charts.line_chart(curves, x="epoch", y=axis, log=name == "loss")
-            figures.append(_figure(chart, caption))
+        seen = [run for run in runs if run.curve(name)[0]]
+        if seen:
+            marks = [run.slim_start for run in seen]
+            curves = [(run.name, *run.curve(name)) for run in seen]
+            chart = charts.line_chart(curves, x="epoch", y=axis, log=name == "loss", marks=marks)
+            figures.append(_figure(chart, caption + _SLIMMED * any(m is not None for m in marks)))
     figures += _plane(
         runs, "alignment", "uniformity",
         "<b>Alignment against uniformity</b>, a point for each look, the last one large. To the "

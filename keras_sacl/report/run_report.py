@@ -60,3 +60,10 @@ class RunReport:
         """(epochs, values) of a metric, where it was measured."""
         points = [(line["epoch"], line[name]) for line in self.metrics if name in line]
         return tuple(zip(*points, strict=True)) if points else ((), ())
+
+    @property
+    def slim_start(self):
+        """Epochs after which slimming started; None where that was at once, or never."""
+        flags = dict(line.removeprefix("--").partition("=")[::2] for line in self.flag_lines)
+        slimmed = flags.get("method", "").startswith("sacl")
+        return (int(flags.get("slim_start_epoch", 0)) or None) if slimmed else None

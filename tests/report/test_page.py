@@ -112,6 +112,20 @@ def test_a_run_that_has_not_ended_has_a_page():
     assert "not &lt;yet&gt;" in page and "<svg" not in page and "Scores" not in page
 
 
+def test_the_start_of_slimming_is_marked():
+    run, words = make("slimmed"), "Dotted: slimming starts"
+    for lines, start in (
+        (["--method=sacl_xd", "--slim_start_epoch=1"], 1),
+        (["--method=sacl_xd", "--slim_start_epoch=0"], None),
+        (["--method=xd", "--slim_start_epoch=1"], None),
+        (["--method=sacl"], None),
+    ):
+        run = dataclasses.replace(run, flag_lines=lines)
+        page = report_page([make("other"), run])
+        assert run.slim_start == start
+        assert (words in page) == ("stroke-dasharray" in page) == (start is not None)
+
+
 def test_charts_draw_what_they_are_given():
     chart = charts.line_chart([("a", (1, 2), (3.0, 4.0)), ("b", (1, 2), (0.0, 1.0))], x="e", y="l")
     assert "currentColor" in chart and ">a</text>" in chart
