@@ -100,20 +100,21 @@ def mean_curve(runs):
     """The k-NN accuracy that a recipe's monitor saw, as means over its runs.
 
     Args:
-        runs: Dicts with "curve", (epoch, accuracy) of those that were watched, and
-            "seconds_per_epoch".
+        runs: Dicts with "curve": (epoch, seconds of training until then, accuracy) of each epoch
+            that was watched.
 
     Returns:
         Lists (epochs, minutes of training until then, accuracies).
     """
     seen = {}
     for run in runs:
-        for epoch, accuracy in run["curve"]:
-            seen.setdefault(epoch, []).append(accuracy)
-    epochs = sorted(epoch for epoch, values in seen.items() if len(values) == len(runs))
-    minutes = statistics.fmean(run["seconds_per_epoch"] for run in runs) / 60
-    accuracies = [statistics.fmean(seen[epoch]) for epoch in epochs]
-    return epochs, [epoch * minutes for epoch in epochs], accuracies
+        for epoch, seconds, accuracy in run["curve"]:
+            seen.setdefault(epoch, []).append((seconds / 60, accuracy))
+    epochs = sorted(epoch for epoch, points in seen.items() if len(points) == len(runs))
+    minutes, accuracies = (
+        [statistics.fmean(point[i] for point in seen[epoch]) for epoch in epochs] for i in range(2)
+    )
+    return epochs, minutes, accuracies
 
 
 def plot_curves(curves, path):

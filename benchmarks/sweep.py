@@ -90,6 +90,7 @@ def sweep(options, flagfiles, seeds, extra):
             run_dir = options.runs / name / f"seed{seed}"
             known = earlier.get((name, seed))
             if known is not None and is_of(known, path, seed, extra):
+                print(f"{name}, seed {seed}: from {options.earlier}")
                 found[name].append(known)
             else:
                 if not options.table_only and not run(path, run_dir, seed, extra):
@@ -121,12 +122,12 @@ def is_of(known, path, seed, extra):
     arguments = ["train.py", f"--flagfile={path}", f"--seed={seed}", *extra]
     try:
         earlier = RunConfig.from_flag_lines("\n".join(known["settings"]))
-    except (ValueError, KeyError):  # of a version with other settings
+        wanted = train.read_config(arguments, holder)
+    except (ValueError, KeyError, absl.flags.Error):  # of another version; or for the run to say
         return False
-    wanted = train.read_config(arguments, holder)
-    scored = (name for name in vars(wanted) if name.startswith("eval_"))
+    measured = (name for name in vars(wanted) if name.startswith("eval_") or name == "knn_every")
     return not wanted.differences(earlier) and all(
-        getattr(wanted, name) == getattr(earlier, name) for name in scored
+        getattr(wanted, name) == getattr(earlier, name) for name in measured
     )
 
 
@@ -168,20 +169,46 @@ def ended(run_dir):
 def results(run_dir):
     """What a run reached: a flat dict."""
     run = RunDir(run_dir)
-    epochs = read_metrics(run.metrics)
-    # Where some epochs were watched by the k-NN monitor, those that were not.
-    seconds = [epoch["seconds"] for epoch in epochs if "knn_top1" not in epoch]
-    seconds = seconds or [epoch["seconds"] for epoch in epochs]
+    epochs, config = read_metrics(run.metrics), settings_of(run)
+    seconds = training_seconds(epochs, config.dense_epochs if config else 0)
     evaluated = run.results()["evaluate"]
     scores = {name: value for name, value in evaluated.items() if is_score(name)}
-    settings = run.flags.read_text(encoding="utf-8").splitlines()
-    # Where things lay on that machine is not what was trained.
-    settings = [line for line in settings if not line.startswith(("--run_dir=", "--data_dir="))]
-    curve = {epoch["epoch"]: epoch["knn_top1"] for epoch in epochs if "knn_top1" in epoch}
+    lines = run.flags.read_text(encoding="utf-8").splitlines()
+    curve = [
+        (epoch["epoch"], sum(seconds[: i + 1]), epoch["knn_top1"])
+        for i, epoch in enumerate(epochs) if "knn_top1" in epoch
+    ]  # fmt: skip
     return {
-        "settings": settings, "curve": list(curve.items()), **scores,
-        _SECONDS: statistics.median(seconds),
+        # Where things lay on that machine is not what was trained.
+        "settings": [x for x in lines if not x.startswith(("--run_dir=", "--data_dir="))],
+        "curve": curve, **scores, _SECONDS: statistics.fmean(seconds),
     }  # fmt: skip
+
+
+def training_seconds(epochs, dense):
+    """What each epoch takes without the k-NN monitor.
+
+    Args:
+        epochs: Lines of a run's metrics.
+        dense: How many of them trained the host alone, which is faster.
+
+    Returns:
+        A list of seconds: for each epoch the median of those of its kind that were not watched.
+    """
+    found = []
+    for kind in (epochs[:dense], epochs[dense:]):
+        seconds = [epoch["seconds"] for epoch in kind if "knn_top1" not in epoch]
+        seconds = seconds or [epoch["seconds"] for epoch in kind]
+        found += [statistics.median(seconds)] * len(kind) if kind else []
+    return found
+
+
+def settings_of(run):
+    """The `RunConfig` of a `RunDir`; None if this version cannot read it."""
+    try:
+        return RunConfig.from_flag_lines(run.flags.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
 
 
 def costs(run_dir):
@@ -191,8 +218,10 @@ def costs(run_dir):
     the run is of a version with other settings, or its teacher is no longer there.
     """
     run = RunDir(run_dir)
+    config = settings_of(run)
+    if config is None:
+        return {}
     try:
-        config = RunConfig.from_flag_lines(run.flags.read_text(encoding="utf-8"))
         cost = run_cost(config, run.results()["pretrain"]["images"])
     except (ValueError, KeyError):
         return {}

@@ -44,6 +44,7 @@ _SMALL = "small"
 def main(replicas, out, encoder, *names):
     import keras
 
+    from keras_sacl.callbacks import SlimSchedule
     from keras_sacl.config import RunConfig
     from keras_sacl.data import get_preset, load_source, two_view_dataset
     from keras_sacl.stages import build
@@ -78,7 +79,9 @@ def main(replicas, out, encoder, *names):
                 small_views=config.small_views, small_size=config.small_size,
                 rows=rows if config.cache_teacher else None,
             )  # fmt: skip
-            history = method.fit(data.take(steps), verbose=0, shuffle=False)
+            # The host alone at first, and its channels another time from the first step on.
+            schedule = [SlimSchedule(2)] if name == "sacl_xd" else []
+            history = method.fit(data.take(steps), verbose=0, shuffle=False, callbacks=schedule)
             assert method.distribute_strategy.num_replicas_in_sync == replicas
             variables = {"": method.variables, "optimizer/": method.optimizer.variables}
             for where, group in variables.items():

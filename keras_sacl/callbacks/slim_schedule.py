@@ -4,18 +4,17 @@ import keras
 
 
 class SlimSchedule(keras.callbacks.Callback):
-    """Turns slimming on when `start_step` steps are done; until then the slim network is the host.
+    """Slims once `start_step` steps are done; until then the slim network is the host.
 
-    So SACL + XD begins as XD of the host, and SACL as its Barlow Twins. At the change the slim
-    network takes over the host's moving statistics and, with "magnitude", its largest channels.
+    So SACL + XD begins as XD of the host, and SACL as its Barlow Twins. The slim network sets out
+    with the host's moving statistics and, with "magnitude", its largest channels at the change.
 
-    The paper slims from the first step; the authors' development code
-    (github.com/mengjian0502/solo-learn-sparse) has a dense start too, 10 of 1,000 epochs.
+    The paper slims from the first step. A revision of the authors' development code
+    (github.com/mengjian0502/solo-learn-sparse) waits too, for 10 of 1,000 epochs.
 
     Args:
-        start_step: Steps before slimming, counted from the start of training, so that a resumed
-            run does as one that was not cut. With `steps_per_execution`, slimming waits for the
-            next call.
+        start_step: Steps before slimming, counted from the start of training. With
+            `steps_per_execution`, slimming waits for the next call.
     """
 
     def __init__(self, start_step):
@@ -28,28 +27,28 @@ class SlimSchedule(keras.callbacks.Callback):
         self._done = 0
 
     def on_train_begin(self, logs=None):
-        # At the very step nothing has been slimmed yet: what follows a start is done below.
-        slimming = self._steps() > self.start_step
-        if slimming != self.model.encoder.slimming:
-            self.model.encoder.slimming = slimming
-            self._make_new_graphs()
+        # Whether to slim hangs on the steps alone, so that a resumed run does as one that was not
+        # cut.
+        self._slim(self._steps())
 
     def on_epoch_begin(self, epoch, logs=None):
         self._done = self._steps()
 
     def on_train_batch_begin(self, batch, logs=None):
-        if self.model.encoder.slimming or self._done + batch < self.start_step:
-            return
-        # Steps whose gradients overflowed are not among the optimizer's. It is asked only now,
-        # since an accelerator has to stop for it.
-        if self._steps() >= self.start_step:
-            self.model.encoder.start_slimming()
-            self._make_new_graphs()
+        # Steps whose gradients overflowed are batches, but not among the optimizer's steps. It is
+        # asked only now, since an accelerator has to stop for it.
+        if not self.model.encoder.slimming and self._done + batch >= self.start_step:
+            self._slim(self._steps())
 
     def _steps(self):
         return int(self.model.optimizer.iterations.numpy())
 
-    def _make_new_graphs(self):
-        # Keras looks its function up at each step, so that this one is the next to be called.
-        self.model.make_train_function(force=True)
-        self.model.test_function = None
+    def _slim(self, steps):
+        encoder, past = self.model.encoder, steps - self.start_step
+        if 0 <= past < self.model.steps_per_execution:  # nothing has been slimmed yet
+            encoder.refresh_channels()
+        if (past >= 0) != encoder.slimming:
+            encoder.slimming = past >= 0
+            # Keras looks its function up at each step, so that the new one is the next called.
+            self.model.make_train_function(force=True)
+            self.model.test_function = None

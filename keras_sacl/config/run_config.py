@@ -239,7 +239,10 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
             if name not in fields:
                 raise ConfigError(name, value, "is no setting of this version of keras_sacl")
             values[name] = parsed(fields[name], value)
-        return cls(**values).validated()
+        config = cls(**values).validated()
+        if config.slims and "slim_start_epoch" not in values:  # versions without it slimmed at once
+            config = dataclasses.replace(config, slim_start_epoch=0)
+        return config
 
     def flag_lines(self):
         """The lines of a flagfile that reproduces this configuration."""

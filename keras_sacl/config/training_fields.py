@@ -39,7 +39,8 @@ class TrainingFields:
         (),
         "Several deployed widths, one for each tier of phones: width multipliers as --width is, "
         "the first of them --width itself, each below the one before, such as 1.0,0.75,0.5. Each "
-        "step of sacl and sacl_xd trains the host and one of them. Default: --width alone.",
+        "step of sacl and sacl_xd trains the host and one of them, once slimming has started. "
+        "Default: --width alone.",
     )
     slim_start_epoch: int | None = setting(
         None,

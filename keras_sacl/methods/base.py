@@ -121,14 +121,14 @@ class TwoViewMethod(keras.Model):
         return self.encode(x, **kwargs).embeddings
 
     def encode_deployed(self, x):
-        """`encode` by the network that is deployed: what a teacher is compared with."""
+        """`encode` by the slim network, or the only one: what a teacher is compared with."""
         return self.encode(x, slim=True) if self._slimmable else self.encode(x)
 
     def frozen_embed(self, x, **kwargs):
         """[z] = [h(f(x))]: as `embed`, without gradient and without touching the statistics.
 
-        What `embed` gave of the same network and view is what this pass would give, unless a
-        layer draws random numbers (dropout, random depth): it is not run again.
+        What `embed` gave of the same network and view, in the same step, is what this pass would
+        give, unless a layer draws random numbers (dropout, random depth): it is not run again.
         """
         found = self._encoded(self._pass_key(x, **kwargs))
         if found is not None and self._deterministic:
@@ -137,8 +137,8 @@ class TwoViewMethod(keras.Model):
         return global_batch(frozen_call(self._training.projector, features))
 
     def _pass_key(self, x, slim=False, **kwargs):
-        # Until slimming starts, the slim network is the host.
-        return id(x), slim and self.encoder.slimming, *sorted(kwargs.items())
+        slim = slim and self.encoder.slimming  # else it is the host
+        return id(x), slim, *sorted(kwargs.items())
 
     @property
     def _deterministic(self):

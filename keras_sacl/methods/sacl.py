@@ -15,6 +15,8 @@ from keras_sacl.methods.xd import CrossDistillation
 class SACL(BarlowTwins):
     """Slimmed asymmetrical contrastive learning: the host sees view A, the slim network view B.
 
+    While the encoder's `slimming` is False the two are one, and this is Barlow Twins of the host.
+
     Args: as in `BarlowTwins`; the encoder is a `SlimmableEncoder`.
     """
 
@@ -32,6 +34,8 @@ class SACL(BarlowTwins):
 @keras.saving.register_keras_serializable("keras_sacl")
 class SACLXD(CrossDistillation):
     """SACL with cross distillation: Algorithm 1.
+
+    While the encoder's `slimming` is False this is XD of the host, whose frozen passes are not run.
 
     Args: as in `CrossDistillation`; the encoder is a `SlimmableEncoder`.
     """

@@ -106,8 +106,8 @@ _CORRELATIONS = {
     "diagonal, the less sparsity alone has pulled the two apart.",
 }
 _SLIMMED = (
-    " Dotted: slimming starts. Until then the host is trained, and the slim network is what happens "
-    "to lie in it."
+    " Dotted: slimming starts. Until then the host is trained, and the slim network is what "
+    "happens to lie in it."
 )
 _SCORES = (
     "On frozen features, at the last epoch; beside them the same encoder before training. Scores "

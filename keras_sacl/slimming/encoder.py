@@ -23,9 +23,9 @@ class SlimmableEncoder(keras.Model):
     shared, the moving statistics are not: the slim network's activations have others, and mixing
     the two is what ruins a slimmed network at inference.
 
-    While `slimming` is False nothing is slimmed yet: in training mode the slim network is the whole
-    host (M is all ones). Extracted or in inference it is what it will be, with the host's moving
-    statistics. `SlimSchedule` turns it on.
+    While `slimming` is False a training pass of the slim network is the host's (M is all ones), and
+    the slim network takes over the moving statistics: what is extracted, and what runs in
+    inference, is the slim network always. See `SlimSchedule`.
 
     "Slimmed Asymmetrical Contrastive Learning and Cross Distillation" (2023): theta_s = theta M.
 
@@ -111,24 +111,14 @@ class SlimmableEncoder(keras.Model):
 
     def call(self, x, slim=False, training=None):
         """(B, H, W, C) pixels to (B, F) features of the host's width F."""
-        if not slim or (training and not self.slimming):
+        if not slim:
             return self._plan.host_pass(x, training=training)
+        if training and not self.slimming:
+            return self._dense_pass(x)
         return self._slim_pass(x, training)
 
     def compute_output_shape(self, input_shape):
         return self.host.compute_output_shape(input_shape)
-
-    def start_slimming(self):
-        """Sets `slimming`, with the present host's statistics and largest channels to start from.
-
-        A graph that was made before goes on as it was: `SlimSchedule` makes a new one.
-        """
-        for pair in self._plan.pairs:
-            statistics = self._plan.statistics.get(id(pair.host))
-            if statistics is not None:
-                statistics.assign(pair.host)
-        self.refresh_channels()
-        self.slimming = True
 
     def refresh_channels(self):
         """Selects anew the channels of largest magnitude. No effect with "leading"."""
@@ -171,6 +161,18 @@ class SlimmableEncoder(keras.Model):
             config[key] = keras.saving.deserialize_keras_object(config[key])
         return cls(**config)
 
+    def _dense_pass(self, x):
+        features = self._plan.host_pass(x, training=True)
+        self._take_statistics()
+        return features
+
+    def _take_statistics(self):
+        """Makes the slim network's moving statistics the host's."""
+        for pair in self._plan.pairs:
+            statistics = self._plan.statistics.get(id(pair.host))
+            if statistics is not None:
+                statistics.assign(pair.host.value)
+
     def _slim_pass(self, x, training):
         if self.execution == "mask":
             return self._masked_pass(x, training)
@@ -197,7 +199,7 @@ class SlimmableEncoder(keras.Model):
     def _masked_pass(self, x, training):
         masked = self._plan.masked_pass
         state = masked.non_trainable_variables
-        sources = [self._plan.statistics.get(id(v), v) if self.slimming else v for v in state]
+        sources = [self._plan.statistics.get(id(v), v) for v in state]
         features, updates = masked.stateless_call(
             [v.value for v in masked.trainable_variables],
             [v.value for v in sources],
@@ -216,8 +218,6 @@ class SlimmableEncoder(keras.Model):
 
     def _source(self, pair):
         """The variable that a slim variable is a block of: the host's, or slim statistics."""
-        if not self.slimming:
-            return pair.host
         return self._plan.statistics.get(id(pair.host), pair.host)
 
     def _indices(self, pair, axis):

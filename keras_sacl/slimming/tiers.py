@@ -19,7 +19,8 @@ class TieredEncoder(SlimmableEncoder):
     it; each has its own moving statistics, which only its own passes move.
 
     "Universally Slimmable Networks and Improved Training Techniques" (2019) trains many widths of
-    one network so; here the host sees every step, as in SACL.
+    one network so; here the host sees every step, as in SACL. While `slimming` is False all tiers
+    are the host in training, and nothing is drawn.
 
     Args:
         host: A `keras.Model`, (B, H, W, C) to (B, F).
@@ -50,24 +51,6 @@ class TieredEncoder(SlimmableEncoder):
         ]
 
     @property
-    def slimming(self):
-        """Whether training passes are slimmed, of all tiers alike."""
-        return self._slimming
-
-    @slimming.setter
-    def slimming(self, on):
-        self._slimming = on
-        # The base class sets this once while there are no others yet.
-        for encoder in getattr(self, "narrower", ()):
-            encoder.slimming = on
-
-    def start_slimming(self):
-        """Sets `slimming`, every tier with the present host's statistics and largest channels."""
-        super().start_slimming()
-        for encoder in self.narrower:
-            encoder.start_slimming()
-
-    @property
     def tiers(self):
         """The number of slim networks."""
         return 1 + len(self.narrower)
@@ -80,6 +63,11 @@ class TieredEncoder(SlimmableEncoder):
             yield
         finally:
             self._tier = before
+
+    def _take_statistics(self):
+        super()._take_statistics()
+        for encoder in self.narrower:
+            encoder._take_statistics()
 
     def _slim_pass(self, x, training):
         if self._tier:

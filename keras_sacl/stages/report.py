@@ -86,8 +86,9 @@ def _costs(config, results):
     images = results.get("pretrain", {}).get("images")
     if images:
         cost = run_cost(config, images)
+        step = "training step" + ", mean of the run" * bool(config.dense_epochs)
         rows += [
-            ("training step", f"{cost.per_step / 1e9:,.1f} GFLOPs"),
+            (step, f"{cost.per_step / 1e9:,.1f} GFLOPs"),
             *((f"of it: {part}", f"{100 * flops / cost.per_image:.0f} %")
               for part, flops in cost.parts.items() if flops),
             ("epoch", f"{cost.per_epoch / 1e12:,.2f} TFLOPs"),

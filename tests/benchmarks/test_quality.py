@@ -47,10 +47,26 @@ def test_the_table_by_hand():
     )
 
 
-def test_curves_are_means_of_epochs_that_all_runs_saw():
-    curves = [[(2, 0.2), (4, 0.4)], [(2, 0.4), (4, 0.6), (5, 0.7)]]
-    runs = [{"curve": curves[i], "seconds_per_epoch": 30 * (i + 1)} for i in range(2)]
-    epochs, minutes, accuracies = quality.mean_curve(runs)
+def test_curves_are_means_of_epochs_that_all_runs_saw(tmp_path):
+    curves = [(2, 60, 0.2), (4, 120, 0.4)], [(2, 120, 0.4), (4, 300, 0.6), (5, 400, 0.7)]
+    epochs, minutes, accuracies = quality.mean_curve([{"curve": curve} for curve in curves])
     assert epochs == [2, 4]
-    assert minutes == pytest.approx([1.5, 3.0])  # 45 seconds an epoch
+    assert minutes == pytest.approx([1.5, 3.5])
     assert accuracies == pytest.approx([0.3, 0.5])
+
+    curve = tmp_path / "curve.png"
+    quality.plot_curves({"a": (epochs, minutes, accuracies), "b": ([], [], [])}, curve)
+    assert curve.read_bytes().startswith(b"\x89PNG")
+
+
+def test_bad_arguments_are_named(monkeypatch, capsys, tmp_path):
+    for arguments, text in (
+        (["--grid", "none.flags"], "no such file: none.flags"),
+        (["--grid", "flags/quality/base.flags"], "--grid: names no recipe"),
+        (["--grid", "flags/quickstart.flags", "--seeds=0"], "--seeds=0: must be"),
+        (["--grid", "flags/quickstart.flags", "--reference=xd"], "--reference=xd: must be one of"),
+    ):
+        monkeypatch.setattr("sys.argv", ["quality", *arguments, f"--runs={tmp_path}"])
+        with pytest.raises(SystemExit) as stopped:
+            quality.main()
+        assert stopped.value.code == 2 and text in capsys.readouterr().err

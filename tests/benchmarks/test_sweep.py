@@ -72,6 +72,17 @@ def test_epochs_that_a_monitor_watched_are_not_timed(tmp_path):
     assert sweep.results(run_dir)["seconds_per_epoch"] == 3
 
 
+def test_dense_epochs_are_timed_apart(tmp_path):
+    run_dir = make_run(tmp_path / "a", 0.5, [2, 9, 3, 9, 5, 5])
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    lines[1]["knn_top1"], lines[3]["knn_top1"] = 0.1, 0.2
+    (run_dir / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (run_dir / "flags.txt").write_text("--method=sacl\n--epochs=6\n--slim_start_epoch=3\n")
+    found = sweep.results(run_dir)
+    assert found["curve"] == [(1, 5.0, 0.1), (3, 12.5, 0.2)]  # 2.5 and 5 seconds an epoch
+    assert found["seconds_per_epoch"] == 3.75
+
+
 def test_a_missing_flagfile_and_a_bad_seed_are_named(monkeypatch, capsys, tmp_path):
     for arguments, text in (
         (["none.flags", f"--runs={tmp_path}"], "no such file: none.flags"),
@@ -122,8 +133,8 @@ def test_an_earlier_run_of_the_same_settings_is_not_run_again(monkeypatch, calls
     one, two = (tmp_path / f"{name}.flags" for name in ("one", "two"))
     one.write_text("--epochs=3\n")
     two.write_text("--epochs=4\n")
-    lines = ["--epochs=3", "--seed=0", "--knn_every=2", "--dataset=digits"]
-    run = {"seed": 0, "settings": [*lines, "--batch_size=99"], "knn_top1": 0.5}
+    lines = ["--epochs=3", "--seed=0", "--knn_every=2", "--batch_size=99", "--slim_start_epoch=1"]
+    run = {"seed": 0, "settings": lines, "knn_top1": 0.5}
     rows = [{"name": path.stem, "runs": [run]} for path in (one, two)]
     earlier, found = tmp_path / "earlier.json", tmp_path / "found.json"
 
@@ -139,10 +150,12 @@ def test_an_earlier_run_of_the_same_settings_is_not_run_again(monkeypatch, calls
     flags = ["--batch_size=99", "--knn_every=2", f"--data_dir={tmp_path}"]
     assert again(flags, rows) == [f"--flagfile={two}"]  # 4 epochs are not 3
     assert json.loads(found.read_text())[0]["runs"] == [run]
-    assert again([*flags, "--eval_protocols=nn"], rows) == [f"--flagfile={f}" for f in (one, two)]
+    for more in ("--eval_protocols=nn", "--knn_every=3", "--width=-1"):
+        assert again([*flags, more], rows) == [f"--flagfile={f}" for f in (one, two)]
     assert len(again([*flags, "--seeds=0,1"], rows)) == 3
-    run["settings"] = ["--no_such_setting=1"]
-    assert len(again(flags, rows)) == 2
+    for settings in (["--no_such_setting=1"], lines[:-1]):  # without it a run slimmed at once
+        run["settings"] = settings
+        assert len(again(flags, rows)) == 2
 
 
 def test_a_file_that_holds_no_sweep_is_named(tmp_path):

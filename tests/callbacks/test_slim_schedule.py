@@ -14,19 +14,16 @@ from tests.methods.small_networks import Counter
 START, LONG = 4, 100
 
 
-def make(name="sacl_xd", tiers=1, **settings):
+def make(name="sacl_xd", tiers=1, execution="slice", selection="leading", **settings):
     """A compiled method of a host of 1.5 widths; of "xd" and "barlow_twins", the host by itself."""
     slims = [small_networks.network(width) for width in (1, 0.5)[:tiers]]
     keras.utils.set_random_seed(1)
     encoder = small_networks.network(1.5)
     projector = build_projector(12, (16, 16))
-    if name.startswith("sacl"):
-        slimmable = {"selection": settings.pop("selection", "leading")}
-        if tiers > 1:
-            encoder = TieredEncoder(encoder, slims, **slimmable)
-        else:
-            slimmable["execution"] = settings.pop("execution", "slice")
-            encoder = SlimmableEncoder(encoder, slims[0], **slimmable)
+    if name.startswith("sacl") and tiers > 1:
+        encoder = TieredEncoder(encoder, slims, selection=selection)
+    elif name.startswith("sacl"):
+        encoder = SlimmableEncoder(encoder, slims[0], execution=execution, selection=selection)
     method = METHODS[name](encoder, projector, **settings)
     method.compile(keras.optimizers.SGD(1e-3, momentum=0.9))
     return method
@@ -87,27 +84,19 @@ def test_what_is_deployed_meanwhile_is_the_slim_network_with_the_hosts_statistic
 
 @pytest.mark.parametrize("tiers", [1, 2])
 def test_the_slim_networks_start_from_the_hosts_statistics(tiers):
-    seen = {}
+    apart = {}
 
     class Watch(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
             encoder = self.model.encoder
+            host = moving_mean(encoder.host)
             slims = [encoder.extract_slim(*([t] if t else [])) for t in range(tiers)]
-            if encoder.slimming:
-                seen[batch] = [moving_mean(network) for network in (encoder.host, *slims)]
+            means = [moving_mean(slim) for slim in slims]
+            apart[batch] = [np.abs(mean - host[: len(mean)]).max() for mean in means]
 
-    # Behind the schedule, so that it sees what that has done.
-    schedule = callbacks.SlimSchedule(START)
-    make(tiers=tiers).fit(
-        batches(range(8)), steps_per_epoch=8, verbose=0, callbacks=[schedule, Watch()]
-    )
-    assert list(seen) == [4, 5, 6, 7]
-    host, *slims = seen[START]
-    for slim in slims:
-        np.testing.assert_array_equal(slim, host[: len(slim)])
-    host, *slims = seen[7]  # from there on each goes its own way
-    for slim in slims:
-        assert np.abs(slim - host[: len(slim)]).max() > 1e-4
+    fit(make(tiers=tiers), range(8), callbacks=[Watch()])
+    assert not np.any([apart[step] for step in range(START + 1)])
+    assert np.min(apart[7]) > 1e-4  # from there on each goes its own way
 
 
 def moving_mean(network):
@@ -125,12 +114,12 @@ def test_channels_are_selected_at_the_change():
 
 
 @pytest.mark.parametrize("cut", [3, 4, 5])
-@pytest.mark.parametrize("tiers", [1, 2])
-def test_resumed_equals_uninterrupted(cut, tiers, tmp_path):
-    whole = fit(make(tiers=tiers), range(7))
+@pytest.mark.parametrize("settings", [{}, {"tiers": 2}, {"selection": "magnitude"}], ids=str)
+def test_resumed_equals_uninterrupted(cut, settings, tmp_path):
+    whole = fit(make(**settings), range(7))
     saver = callbacks.RunCheckpoint(tmp_path)
-    fit(make(tiers=tiers), range(cut), callbacks=[saver])
-    again = make(tiers=tiers)
+    fit(make(**settings), range(cut), callbacks=[saver])
+    again = make(**settings)
     assert callbacks.RunCheckpoint(tmp_path).restore(again) == cut
     fit(again, range(cut, 7))
     for a, b in zip(state(whole), state(again), strict=True):
@@ -159,13 +148,55 @@ def test_held_out_views_are_seen_by_the_networks_that_train():
     np.testing.assert_allclose(*zip(*seen, strict=True), rtol=1e-5)
 
 
-def test_several_steps_an_execution_take_the_same_steps():
-    one = fit(make(), range(8))
-    several = make()
-    several.compile(keras.optimizers.SGD(1e-3, momentum=0.9), steps_per_execution=2)
-    fit(several, range(8))
-    for a, b in zip(state(one), state(several), strict=True):
+@pytest.mark.parametrize("start", [START, 3])
+def test_several_steps_an_execution_take_the_same_steps(start):
+    """A start inside of an execution waits for the next, whether the run is cut there or not."""
+
+    def several():
+        method = make(selection="magnitude")
+        method.compile(keras.optimizers.SGD(1e-3, momentum=0.9), steps_per_execution=2)
+        return method
+
+    one = fit(make(selection="magnitude"), range(8), start=START)
+    whole = fit(several(), range(8), start=start)
+    for a, b in zip(state(one), state(whole), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    parts = fit(fit(several(), range(4), start=start), range(4, 8), start=start)
+    for a, b in zip(state(whole), state(parts), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_saved_meanwhile_it_holds_the_network_that_is_deployed(tmp_path):
+    method = fit(make(tiers=2), range(2), start=LONG)
+    method.save(tmp_path / "method.keras")
+    loaded = keras.models.load_model(tmp_path / "method.keras")
+    x, _ = small_networks.views()
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), method.predict(x, verbose=0))
+    for tier in range(2):
+        a, b = (m.encoder.extract_slim(tier)(x, training=False) for m in (loaded, method))
+        np.testing.assert_array_equal(a, b)
+        assert np.ptp(a) > 0
+
+
+def test_predictions_are_those_of_the_slim_network_all_the_time():
+    method, (x, _) = make(), small_networks.views()
+    for steps in (range(2), range(2, 6)):
+        fit(method, steps)
+        slim = method.deployed_encoder()(x, training=False)
+        np.testing.assert_allclose(method.predict(x, verbose=0)[:, :8], slim, rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_makes_passes_of_their_own_meanwhile():
+    """And they leave no statistics."""
+    slims = [small_networks.network(width, dropout=0.5) for width in (1.5, 1)]
+    method = METHODS["sacl_xd"](SlimmableEncoder(*slims), build_projector(12, (16, 16)))
+    method.compile(keras.optimizers.SGD(0.0))
+    method.encoder.slimming = False
+    Counter.reset()
+    method.train_step(small_networks.views())
+    assert Counter.training_calls == 4
+    own, hosts = (moving_mean(m) for m in (method.deployed_encoder(), method.encoder.host))
+    np.testing.assert_array_equal(own, hosts[:8])
 
 
 def test_bad_arguments_are_named():

@@ -134,6 +134,12 @@ def test_epochs_of_the_host_alone_cost_what_its_own_training_does(method, alone)
     widths = {"width": 0.5, "host_width": 1.0}
     host = run_cost(config_of(alone, width=1.0), IMAGES)
     slimmed = run_cost(config_of(method, **widths), IMAGES)
-    later = run_cost(config_of(method, **widths, slim_start_epoch=1), IMAGES)  # of 3
+    config = config_of(method, **widths, slim_start_epoch=1)  # of 3
+    later = run_cost(config, IMAGES)
     assert later.per_run == pytest.approx((host.per_run + 2 * slimmed.per_run) / 3)
     assert later.parts["slim"] == pytest.approx(2 / 3 * slimmed.parts["slim"])
+
+    step = build_method(config, IMAGES)
+    step.encoder.slimming = False
+    views = tf.zeros((N, SIDE, SIDE, 3)), tf.zeros((N, SIDE, SIDE, 3)), {}
+    assert traced_flops(step, views) == host.per_step + pruned_flops(alone, N, 6)
