@@ -21,7 +21,9 @@ def ours(host, slim, size, batch, dim, execution):
 
     networks = (build_encoder("mobilenet_v1", width=w, image_size=size) for w in (host, slim))
     encoder = SlimmableEncoder(*networks, execution=execution)
-    model = SACLXD(encoder, build_projector(encoder.output_shape[-1], (dim,) * 3))
+    # As the peer: Algorithm 1.
+    projector = build_projector(encoder.output_shape[-1], (dim,) * 3)
+    model = SACLXD(encoder, projector, alpha=0.9, xd_form="correlation")
     model.compile(optimizer=build_optimizer("adamw", 1e-3, 1e-4), jit_compile=False)
     views = tuple(tf.random.normal((batch, size, size, 3)) for _ in range(2))
     step = compiled_step(model, views)

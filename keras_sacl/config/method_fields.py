@@ -19,12 +19,12 @@ class MethodFields:
         "barlow_twins, xd, sacl, sacl_xd, moco_v2, swav, or distill: --distill alone.",
         choices=METHOD_NAMES,
     )
-    alpha: float | None = setting(
-        None,
-        "Weight of the contrastive loss; the rest goes to XD. In [0, 1]. Default: 0.9, and 0.5 "
-        "for xd, without slimming.",
+    alpha: float = setting(
+        0.5,
+        "Weight of the contrastive loss; the rest goes to XD. In [0, 1].",
         low=0,
         high=1,
+        of=("xd", "sacl_xd"),
     )
     lambd: float = setting(
         0.005, "Weight of the off-diagonal terms of Barlow Twins and XD.", low=0, of=CORRELATING
@@ -42,9 +42,10 @@ class MethodFields:
         of=("xd", "sacl_xd"),
     )
     xd_form: str = setting(
-        "correlation",
-        "Form of XD: correlation (off the diagonal), barlow_twins (with it) or neg_log.",
-        choices=("correlation", "barlow_twins", "neg_log"),
+        "barlow_twins",
+        "Form of XD: barlow_twins (the whole loss), correlation (off the diagonal alone) or "
+        "neg_log.",
+        choices=("barlow_twins", "correlation", "neg_log"),
         of=("xd", "sacl_xd"),
     )
     gamma: float = setting(

@@ -73,7 +73,6 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
             drop_epochs=numbers("drop_epochs", self.drop_epochs, "90,120"),
         )
         missing = {
-            "alpha": 0.5 if config.effective_method == "xd" else 0.9,
             "learning_rate": defaults.LEARNING_RATES[self.optimizer],
             "loss_scale": (
                 defaults.LOSS_SCALES[self.optimizer] if self.method in defaults.CORRELATING else 1.0

@@ -51,7 +51,7 @@ class Options:
     prototypes: int = 3000
     small_views: int = 6
     small_flops: int | None = None
-    xd_form: str = "correlation"
+    xd_form: str = "barlow_twins"
 
     def __post_init__(self):
         for name, least in (("queue_size", 1), ("prototypes", 1), ("small_views", 0)):

@@ -36,7 +36,7 @@ def barlow(c, lambd=0.005):
 
 @pytest.mark.parametrize("pairs", ["same_input", "same_encoder"])
 def test_sacl_xd_is_algorithm_1(pairs):
-    method = make("sacl_xd", xd_pairs=pairs, alpha=0.7)
+    method = make("sacl_xd", xd_pairs=pairs, xd_form="correlation", alpha=0.7)
     x_a, x_b = views()
 
     def z(x, slim):
