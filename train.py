@@ -105,7 +105,8 @@ def run(config):
 def check_same_run(config, flags_file):
     """Refuses to go on with a run under settings that would make it another run."""
     try:
-        earlier = RunConfig.from_flag_lines(flags_file.read_text(encoding="utf-8"))
+        text = flags_file.read_text(encoding="utf-8")
+        earlier = RunConfig.from_flag_lines(text)
     except (ConfigError, UnicodeDecodeError) as error:
         raise ConfigError(
             "run_dir",
@@ -115,10 +116,12 @@ def check_same_run(config, flags_file):
         ) from error
     for name in config.differences(earlier):
         was = getattr(earlier, name)
+        # A run of a version that did not have the setting says nothing of it.
+        more = "" if f"--{name}" in text or f"--no{name}" in text else f" --{name}={was}"
         raise ConfigError(
             name,
             getattr(config, name),
-            f"the run in {config.run_dir} has {was}; start from --flagfile={flags_file}",
+            f"the run in {config.run_dir} has {was}; start from --flagfile={flags_file}{more}",
         )
 
 

@@ -46,9 +46,10 @@ def main():
     pairs = [compare(row, reference) for row in rows if reference and row is not reference]
     if pairs:
         print(f"\n{pairs_table(pairs, found[0])}")
+    sweep.write(options, {"rows": rows, "reference": found[0], "pairs": pairs})
     if options.plot and rows:
         plot_curves({row["name"]: mean_curve(row["runs"]) for row in rows}, options.plot)
-    sweep.finish(options, {"rows": rows, "reference": found[0], "pairs": pairs}, failed)
+    sweep.finish(failed)
 
 
 def compare(row, reference):

@@ -21,7 +21,7 @@ def ours(host, slim, size, batch, dim, execution):
 
     networks = (build_encoder("mobilenet_v1", width=w, image_size=size) for w in (host, slim))
     encoder = SlimmableEncoder(*networks, execution=execution)
-    # As the peer: Algorithm 1.
+    # The loss of the peer.
     projector = build_projector(encoder.output_shape[-1], (dim,) * 3)
     model = SACLXD(encoder, projector, alpha=0.9, xd_form="correlation")
     model.compile(optimizer=build_optimizer("adamw", 1e-3, 1e-4), jit_compile=False)

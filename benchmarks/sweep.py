@@ -49,7 +49,8 @@ def main():
         parser.error(f"--seeds={options.seeds}: must be numbers such as 0,1,2")
 
     rows, failed = sweep(options, options.flagfiles, seeds, extra)
-    finish(options, rows, failed)
+    write(options, rows)
+    finish(failed)
 
 
 def add_options(parser):
@@ -92,6 +93,9 @@ def sweep(options, flagfiles, seeds, extra):
             if known is not None and is_of(known, path, seed, extra):
                 print(f"{name}, seed {seed}: from {options.earlier}")
                 found[name].append(known)
+            elif ended(run_dir) and not same_settings(flag_lines(run_dir), path, seed, extra):
+                print(f"{run_dir}: ended with other settings; take another --runs")
+                failed.append(run_dir)
             else:
                 if not options.table_only and not run(path, run_dir, seed, extra):
                     failed.append(run_dir)
@@ -116,19 +120,33 @@ def read_earlier(path):
 
 
 def is_of(known, path, seed, extra):
-    """Whether an earlier run has the settings that a flagfile says today."""
+    """Whether an earlier run has what a run of today would have, by its settings."""
+    whole = all(len(point) == 3 for point in known.get("curve", []))
+    return whole and same_settings(known.get("settings", []), path, seed, extra)
+
+
+def same_settings(lines, path, seed, extra):
+    """Whether the lines of a run's flags.txt say what a flagfile says today."""
     holder = absl.flags.FlagValues()
     train.define_flags(holder)
     arguments = ["train.py", f"--flagfile={path}", f"--seed={seed}", *extra]
     try:
-        earlier = RunConfig.from_flag_lines("\n".join(known["settings"]))
+        earlier = RunConfig.from_flag_lines("\n".join(lines))
         wanted = train.read_config(arguments, holder)
-    except (ValueError, KeyError, absl.flags.Error):  # of another version; or for the run to say
+    except (ValueError, absl.flags.Error):  # of another version; or for the run to say
         return False
-    measured = (name for name in vars(wanted) if name.startswith("eval_") or name == "knn_every")
+    names = [name for name in vars(wanted) if name.startswith("eval_")]
+    # A resumed run may change them, or finds out by itself.
+    names += ["knn_every", "teacher", "init_from"]
     return not wanted.differences(earlier) and all(
-        getattr(wanted, name) == getattr(earlier, name) for name in measured
+        getattr(wanted, name) == getattr(earlier, name) for name in names
     )
+
+
+def flag_lines(run_dir):
+    """What a run was told, without where things lay on that machine."""
+    lines = RunDir(run_dir).flags.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if not line.startswith(("--run_dir=", "--data_dir="))]
 
 
 def recipes(flagfiles):
@@ -136,10 +154,14 @@ def recipes(flagfiles):
     return [path for path in flagfiles if not path.name.startswith("base")]
 
 
-def finish(options, found, failed):
-    """Writes the numbers, names the runs that failed on stderr, and exits."""
+def write(options, found):
+    """Writes the numbers, if a file is named for them."""
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def finish(failed):
+    """Names the runs that failed on stderr, and exits."""
     for run_dir in failed:
         print(f"failed: {run_dir}; its last lines are in {run_dir.parent}", file=sys.stderr)
     sys.exit(1 if failed else 0)
@@ -173,15 +195,13 @@ def results(run_dir):
     seconds = training_seconds(epochs, config.dense_epochs if config else 0)
     evaluated = run.results()["evaluate"]
     scores = {name: value for name, value in evaluated.items() if is_score(name)}
-    lines = run.flags.read_text(encoding="utf-8").splitlines()
     curve = [
         (epoch["epoch"], sum(seconds[: i + 1]), epoch["knn_top1"])
         for i, epoch in enumerate(epochs) if "knn_top1" in epoch
     ]  # fmt: skip
     return {
-        # Where things lay on that machine is not what was trained.
-        "settings": [x for x in lines if not x.startswith(("--run_dir=", "--data_dir="))],
-        "curve": curve, **scores, _SECONDS: statistics.fmean(seconds),
+        "settings": flag_lines(run_dir), "curve": curve, **scores,
+        _SECONDS: statistics.fmean(seconds),
     }  # fmt: skip
 
 
@@ -193,12 +213,13 @@ def training_seconds(epochs, dense):
         dense: How many of them trained the host alone, which is faster.
 
     Returns:
-        A list of seconds: for each epoch the median of those of its kind that were not watched.
+        A list of seconds: for each epoch the median of those of its kind that were not watched,
+        without the first, which makes the graph, where there are others.
     """
     found = []
     for kind in (epochs[:dense], epochs[dense:]):
-        seconds = [epoch["seconds"] for epoch in kind if "knn_top1" not in epoch]
-        seconds = seconds or [epoch["seconds"] for epoch in kind]
+        later = [epoch["seconds"] for epoch in kind[1:] if "knn_top1" not in epoch]
+        seconds = later or [epoch["seconds"] for epoch in kind]
         found += [statistics.median(seconds)] * len(kind) if kind else []
     return found
 

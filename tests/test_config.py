@@ -40,5 +40,9 @@ def test_what_a_run_and_its_resumption_may_differ_in():
     one = RunConfig(method="moco_v2", replicas=2, batch_size=64).validated()
     assert one.differences(dataclasses.replace(one, replicas=4, run_dir="x")) == []
     assert one.differences(dataclasses.replace(one, temperature=0.5)) == ["temperature"]
+    assert one.differences(dataclasses.replace(one, alpha=0.9, xd_form="neg_log")) == []
+    slimmed = RunConfig(method="sacl_xd").validated()
+    assert slimmed.differences(dataclasses.replace(slimmed, alpha=0.9)) == ["alpha"]
+    assert "alpha" in slimmed.differences(RunConfig(method="xd", alpha=0.9).validated())
     shuffled = dataclasses.replace(one, key_batch_norm="shuffle")
     assert shuffled.differences(dataclasses.replace(shuffled, replicas=4)) == ["replicas"]

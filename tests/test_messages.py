@@ -30,7 +30,17 @@ def rows(heading):
 def folder(tmp_path_factory):
     """What the table calls TMP."""
     tmp = tmp_path_factory.mktemp("messages")
-    for name in ("broken", "mixed", "filled", "old", "other", "other_encoder", "cut", "garbled"):
+    for name in (
+        "broken",
+        "mixed",
+        "filled",
+        "old",
+        "other",
+        "other_encoder",
+        "cut",
+        "garbled",
+        "dense",
+    ):
         (tmp / name).mkdir()
     (tmp / "broken" / "a.jpg").write_bytes(b"no image")
     for side in (12, 14):
@@ -49,6 +59,8 @@ def folder(tmp_path_factory):
     flags = "\n".join(config("--learning_rate=0.5").flag_lines())
     (tmp / "other" / "flags.txt").write_text(flags)
     same = "\n".join(config().flag_lines())
+    without = [line for line in same.splitlines() if "slim_start_epoch" not in line]
+    (tmp / "dense" / "flags.txt").write_text("\n".join(without))
     for name in ("cut", "garbled"):
         (tmp / name / "flags.txt").write_text(same)
         for ending in ("keras", "tflite", "onnx"):

@@ -211,11 +211,16 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
         """Names of the settings that differ and that a resumed run may not change."""
         # Each replica's statistics are its own there, so that their number matters.
         bound = {"replicas"} if self.key_batch_norm == "shuffle" else set()
+        methods = {self.effective_method, other.effective_method}
+
+        def binds(field):
+            idle = field.metadata["of"] is not None and methods.isdisjoint(field.metadata["of"])
+            return field.name in bound or not (field.metadata["free"] or idle)
+
         return [
             field.name
             for field in dataclasses.fields(self)
-            if (field.name in bound or not field.metadata["free"])
-            and getattr(self, field.name) != getattr(other, field.name)
+            if binds(field) and getattr(self, field.name) != getattr(other, field.name)
         ]
 
     @classmethod

@@ -201,11 +201,15 @@ class TwoViewMethod(keras.Model):
         step.passes = {}
         try:
             terms = dict(self.loss_terms(*views))
-            if self.distiller is None:
-                return terms
-            found = self.distiller.terms(self.encode_deployed, views[:2], rows)
+            found = {}
+            if self.distiller is not None:
+                found = self.distiller.terms(self.encode_deployed, views[:2], rows)
         finally:
             step.passes = None
+        if self._slimmable and not self.encoder.slimming:
+            self.encoder.take_statistics()
+        if self.distiller is None:
+            return terms
         weighted = [w * found[name] for name, w in self.distiller.weight_of.items()]
         losses = [tf.convert_to_tensor(terms["loss"]), *weighted]
         # Features are float32 under a float64 policy, embeddings and heads float64.

@@ -33,7 +33,7 @@ class SACL(BarlowTwins):
 
 @keras.saving.register_keras_serializable("keras_sacl")
 class SACLXD(CrossDistillation):
-    """SACL with cross distillation: Algorithm 1.
+    """SACL with cross distillation: the passes of Algorithm 1.
 
     While the encoder's `slimming` is False this is XD of the host, whose frozen passes are not run.
 

@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from keras_sacl.config import ConfigError, RunConfig
+
 
 @dataclasses.dataclass
 class Looks:
@@ -64,6 +66,7 @@ class RunReport:
     @property
     def slim_start(self):
         """Epochs after which slimming started; None where that was at once, or never."""
-        flags = dict(line.removeprefix("--").partition("=")[::2] for line in self.flag_lines)
-        slimmed = flags.get("method", "").startswith("sacl")
-        return (int(flags.get("slim_start_epoch", 0)) or None) if slimmed else None
+        try:
+            return RunConfig.from_flag_lines("\n".join(self.flag_lines)).dense_epochs or None
+        except ConfigError:  # of a version with other settings
+            return None

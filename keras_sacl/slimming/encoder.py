@@ -24,7 +24,7 @@ class SlimmableEncoder(keras.Model):
     the two is what ruins a slimmed network at inference.
 
     While `slimming` is False a training pass of the slim network is the host's (M is all ones), and
-    the slim network takes over the moving statistics: what is extracted, and what runs in
+    each step of a method ends with `take_statistics`: what is extracted, and what runs in
     inference, is the slim network always. See `SlimSchedule`.
 
     "Slimmed Asymmetrical Contrastive Learning and Cross Distillation" (2023): theta_s = theta M.
@@ -111,14 +111,19 @@ class SlimmableEncoder(keras.Model):
 
     def call(self, x, slim=False, training=None):
         """(B, H, W, C) pixels to (B, F) features of the host's width F."""
-        if not slim:
+        if not slim or (training and not self.slimming):
             return self._plan.host_pass(x, training=training)
-        if training and not self.slimming:
-            return self._dense_pass(x)
         return self._slim_pass(x, training)
 
     def compute_output_shape(self, input_shape):
         return self.host.compute_output_shape(input_shape)
+
+    def take_statistics(self):
+        """Makes the slim network's moving statistics those that the host has now."""
+        for pair in self._plan.pairs:
+            statistics = self._plan.statistics.get(id(pair.host))
+            if statistics is not None:
+                statistics.assign(pair.host.value)
 
     def refresh_channels(self):
         """Selects anew the channels of largest magnitude. No effect with "leading"."""
@@ -160,18 +165,6 @@ class SlimmableEncoder(keras.Model):
         for key in ("host", "slim"):
             config[key] = keras.saving.deserialize_keras_object(config[key])
         return cls(**config)
-
-    def _dense_pass(self, x):
-        features = self._plan.host_pass(x, training=True)
-        self._take_statistics()
-        return features
-
-    def _take_statistics(self):
-        """Makes the slim network's moving statistics the host's."""
-        for pair in self._plan.pairs:
-            statistics = self._plan.statistics.get(id(pair.host))
-            if statistics is not None:
-                statistics.assign(pair.host.value)
 
     def _slim_pass(self, x, training):
         if self.execution == "mask":

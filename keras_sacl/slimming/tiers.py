@@ -64,11 +64,6 @@ class TieredEncoder(SlimmableEncoder):
         finally:
             self._tier = before
 
-    def _take_statistics(self):
-        super()._take_statistics()
-        for encoder in self.narrower:
-            encoder._take_statistics()
-
     def _slim_pass(self, x, training):
         if self._tier:
             return self.narrower[self._tier - 1](x, slim=True, training=training)
@@ -104,6 +99,12 @@ class TieredEncoder(SlimmableEncoder):
         # Replicas cannot meet inside a branch that each of them takes by itself: they part again
         # inside of a branch that all take together.
         return tf.distribute.get_replica_context().merge_call(choose, args)
+
+    def take_statistics(self):
+        """Makes the moving statistics of every tier those that the host has now."""
+        super().take_statistics()
+        for encoder in self.narrower:
+            encoder.take_statistics()
 
     def refresh_channels(self):
         """Selects anew the channels of largest magnitude, in every tier."""

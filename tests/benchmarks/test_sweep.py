@@ -58,8 +58,8 @@ def test_the_table_by_hand(tmp_path):
     assert sweep.table(rows).splitlines() == [
         "| flagfile | nn_top1 | nn_top1_untrained | seconds_per_epoch | seeds |",
         "|---|---|---|---|---|",
-        "| one | 0.400 | 0.100 | 3.0 | 1 |",
-        "| two | 0.500 ± 0.141 | 0.100 ± 0.000 | 3.0 ± 0.000 | 2 |",
+        "| one | 0.400 | 0.100 | 2.5 | 1 |",
+        "| two | 0.500 ± 0.141 | 0.100 ± 0.000 | 2.5 ± 0.000 | 2 |",
     ]
 
 
@@ -69,7 +69,7 @@ def test_epochs_that_a_monitor_watched_are_not_timed(tmp_path):
     for line in lines[1::2]:
         line["knn_top1"] = 0.1
     (run_dir / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    assert sweep.results(run_dir)["seconds_per_epoch"] == 3
+    assert sweep.results(run_dir)["seconds_per_epoch"] == 4  # nor the first, with its graph
 
 
 def test_dense_epochs_are_timed_apart(tmp_path):
@@ -79,8 +79,8 @@ def test_dense_epochs_are_timed_apart(tmp_path):
     (run_dir / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (run_dir / "flags.txt").write_text("--method=sacl\n--epochs=6\n--slim_start_epoch=3\n")
     found = sweep.results(run_dir)
-    assert found["curve"] == [(1, 5.0, 0.1), (3, 12.5, 0.2)]  # 2.5 and 5 seconds an epoch
-    assert found["seconds_per_epoch"] == 3.75
+    assert found["curve"] == [(1, 6.0, 0.1), (3, 14.0, 0.2)]  # 3 and 5 seconds an epoch
+    assert found["seconds_per_epoch"] == 4
 
 
 def test_a_missing_flagfile_and_a_bad_seed_are_named(monkeypatch, capsys, tmp_path):
@@ -156,6 +156,22 @@ def test_an_earlier_run_of_the_same_settings_is_not_run_again(monkeypatch, calls
     for settings in (["--no_such_setting=1"], lines[:-1]):  # without it a run slimmed at once
         run["settings"] = settings
         assert len(again(flags, rows)) == 2
+    run |= {"settings": lines, "curve": [(2, 0.1)]}  # of a version that did not time it
+    assert len(again(flags, rows)) == 2
+
+
+def test_a_directory_of_other_settings_is_not_taken_for_the_recipe(
+    monkeypatch, calls, tmp_path, capsys
+):
+    (tmp_path / "one.flags").write_text("--epochs=3\n")
+    run_dir = make_run(tmp_path / "one" / "seed0", 0.5, [1, 1, 1])
+    (run_dir / "flags.txt").write_text("--epochs=4\n--slim_start_epoch=1\n")
+    arguments = ["sweep", str(tmp_path / "one.flags"), f"--runs={tmp_path}"]
+    monkeypatch.setattr(sweep.sys, "argv", arguments)
+    with pytest.raises(SystemExit) as stopped:
+        sweep.main()
+    assert stopped.value.code == 1 and not calls
+    assert f"{run_dir}: ended with other settings" in capsys.readouterr().out
 
 
 def test_a_file_that_holds_no_sweep_is_named(tmp_path):

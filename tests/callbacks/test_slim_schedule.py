@@ -3,10 +3,11 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_sacl import callbacks
 from keras_sacl.heads import build_projector
-from keras_sacl.methods import METHODS
+from keras_sacl.methods import METHODS, TwoViewMethod
 from keras_sacl.slimming import SlimmableEncoder, TieredEncoder
 from tests.methods import small_networks
 from tests.methods.small_networks import Counter
@@ -184,6 +185,23 @@ def test_predictions_are_those_of_the_slim_network_all_the_time():
         fit(method, steps)
         slim = method.deployed_encoder()(x, training=False)
         np.testing.assert_allclose(method.predict(x, verbose=0)[:, :8], slim, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_loss_of_any_passes_leaves_the_hosts_statistics(first):
+    class Mine(TwoViewMethod):
+        def loss_terms(self, x_a, x_b):
+            both = [[self.embed(x, slim=slim) for slim in (first, not first)] for x in (x_a, x_b)]
+            loss = sum(tf.reduce_mean((a - b) ** 2) + tf.reduce_mean(a**2) for a, b in both)
+            return {"loss": loss, "z": both[1][0]}
+
+    slims = [small_networks.network(width) for width in (1.5, 1)]
+    method = Mine(SlimmableEncoder(*slims), build_projector(12, (16, 16)))
+    method.compile(keras.optimizers.SGD(1e-3))
+    fit(method, range(2), start=LONG)
+    own, hosts = (moving_mean(m) for m in (method.deployed_encoder(), method.encoder.host))
+    np.testing.assert_array_equal(own, hosts[:8])
+    assert np.ptp(own) > 0
 
 
 def test_dropout_makes_passes_of_their_own_meanwhile():

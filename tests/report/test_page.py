@@ -119,6 +119,8 @@ def test_the_start_of_slimming_is_marked():
         (["--method=sacl_xd", "--slim_start_epoch=0"], None),
         (["--method=xd", "--slim_start_epoch=1"], None),
         (["--method=sacl"], None),
+        (["--method=sacl_xd", "--slim_start_epoch=1", "--host_width=1.0"], None),  # XD
+        (["--method=sacl_xd", "--slim_start_epoch=1", "--no_such_setting=1"], None),
     ):
         run = dataclasses.replace(run, flag_lines=lines)
         page = report_page([make("other"), run])
