@@ -79,7 +79,8 @@ def report_page(runs):
     parts += _section("Scores", tables.score_table(runs), _SCORES)
     parts += _section("Files evaluated", tables.file_table(runs))
     parts += _section("Fine-tuning", _finetuning(runs))
-    parts += _section("Learning", _learning(runs))
+    started = _SLIMMED if any(run.slim_start for run in runs) else ""
+    parts += _section("Learning", _learning(runs), started)
     for run in runs:
         parts += _looks(run, several)
     parts += _section("Exported files", tables.export_table(runs), _EXPORTS)
@@ -106,7 +107,7 @@ _CORRELATIONS = {
     "diagonal, the less sparsity alone has pulled the two apart.",
 }
 _SLIMMED = (
-    " Dotted: slimming starts. Until then the host is trained, and the slim network is what "
+    "Dotted: slimming starts. Until then the host is trained, and the slim network is what "
     "happens to lie in it."
 )
 _SCORES = (
@@ -141,7 +142,7 @@ def _learning(runs):
             marks = [run.slim_start for run in seen]
             curves = [(run.name, *run.curve(name)) for run in seen]
             chart = charts.line_chart(curves, x="epoch", y=axis, log=name == "loss", marks=marks)
-            figures.append(_figure(chart, caption + _SLIMMED * any(m is not None for m in marks)))
+            figures.append(_figure(chart, caption))
     figures += _plane(
         runs, "alignment", "uniformity",
         "<b>Alignment against uniformity</b>, a point for each look, the last one large. To the "
