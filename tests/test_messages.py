@@ -30,17 +30,7 @@ def rows(heading):
 def folder(tmp_path_factory):
     """What the table calls TMP."""
     tmp = tmp_path_factory.mktemp("messages")
-    for name in (
-        "broken",
-        "mixed",
-        "filled",
-        "old",
-        "other",
-        "other_encoder",
-        "cut",
-        "garbled",
-        "dense",
-    ):
+    for name in "broken mixed filled old other other_encoder cut garbled dense".split():
         (tmp / name).mkdir()
     (tmp / "broken" / "a.jpg").write_bytes(b"no image")
     for side in (12, 14):

@@ -1,6 +1,7 @@
 """What a report shows of one run: plain values and arrays."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -63,7 +64,7 @@ class RunReport:
         points = [(line["epoch"], line[name]) for line in self.metrics if name in line]
         return tuple(zip(*points, strict=True)) if points else ((), ())
 
-    @property
+    @functools.cached_property  # each curve asks for it
     def slim_start(self):
         """Epochs after which slimming started; None where that was at once, or never."""
         try:

@@ -198,7 +198,8 @@ def test_mixed_precision_deploys_float32():
 
 def test_without_a_wider_host_sacl_is_what_is_left_of_it():
     config = RunConfig(method="sacl_xd", width=0.5, host_width=0.5).validated()
-    assert config.effective_method == "xd" and not config.slims
+    assert config.effective_method == "xd" and not config.slims and config.alpha == 0.5
+    assert RunConfig(method="sacl_xd").validated().alpha == 0.5
     assert RunConfig(method="sacl", width=1.0).validated().host_width == 1.5
     one = RunConfig(method="sacl", width=0.5, slim_widths=(0.5,)).validated()
     assert type(build_networks(one)[0]) is SlimmableEncoder
