@@ -48,6 +48,13 @@ class MethodFields:
         choices=("barlow_twins", "correlation", "neg_log"),
         of=("xd", "sacl_xd"),
     )
+    xd_passes: str = setting(
+        "trained",
+        "Reversed passes of sacl_xd: trained (host and slim network see both views, with "
+        "gradient) or frozen (no gradient, as in Algorithm 1: two thirds of the cost).",
+        choices=("trained", "frozen"),
+        of=("sacl_xd",),
+    )
     gamma: float = setting(
         1e-3, "Weight of XD with --xd_form=neg_log.", low=0, of=("xd", "sacl_xd")
     )

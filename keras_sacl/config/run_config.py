@@ -77,7 +77,7 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
             "loss_scale": (
                 defaults.LOSS_SCALES[self.optimizer] if self.method in defaults.CORRELATING else 1.0
             ),
-            "slim_start_epoch": self.epochs // 3 if config.slims else None,
+            "slim_start_epoch": config._default_start if config.slims else None,
             "temperature": defaults.TEMPERATURES.get(self.method),
         }
         if self.method != "distill":
@@ -91,6 +91,14 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
         config._check_schedule()
         distilling.check(config)
         return config
+
+    @property
+    def _trains_all_passes(self):
+        return self.effective_method == "sacl_xd" and self.xd_passes == "trained"
+
+    @property
+    def _default_start(self):
+        return 0 if self._trains_all_passes else self.epochs // 3
 
     def _check_run(self):
         if not self.run_dir:
@@ -132,6 +140,8 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
                 "batch_norm_groups", groups,
                 f"must divide --batch_size={self.batch_size} into groups of at least 2",
             )  # fmt: skip
+        if self._trains_all_passes and self.xd_pairs != "same_input":
+            raise ConfigError("xd_pairs", self.xd_pairs, "needs --xd_passes=frozen")
         check_between("slim_start_epoch", self.dense_epochs, 0, self.epochs - 1)
         if self.init_from is not None and self.slims:
             raise ConfigError(
@@ -244,8 +254,10 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
                 raise ConfigError(name, value, "is no setting of this version of keras_sacl")
             values[name] = parsed(fields[name], value)
         config = cls(**values).validated()
-        if config.slims and "slim_start_epoch" not in values:  # versions without it slimmed at once
-            config = dataclasses.replace(config, slim_start_epoch=0)
+        if config.slims:  # what versions without these settings did
+            earlier = {"slim_start_epoch": 0, "xd_passes": "frozen"}
+            earlier = {name: value for name, value in earlier.items() if name not in values}
+            config = dataclasses.replace(config, **earlier)
         return config
 
     def flag_lines(self):

@@ -45,7 +45,7 @@ class TrainingFields:
     slim_start_epoch: int | None = setting(
         None,
         "Epochs in which sacl and sacl_xd train the host alone, as barlow_twins and xd would, "
-        "before they slim it. Default: a third of --epochs.",
+        "before they slim it. Default: a third of --epochs, but 0 with --xd_passes=trained.",
         low=0,
         of=("sacl", "sacl_xd"),
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from keras_sacl.costs.products import correlation_flops, similarity_flops
 from keras_sacl.distillation import SEED, CompRess1Q, CompRess2Q, DisCo
+from keras_sacl.methods.sacl import XD_PASSES
 from keras_sacl.methods.xd import XD_FORMS
 
 SMALL_AREA = (96 / 224) ** 2  # SwAV's small crops: their share of a full view's pixels
@@ -42,9 +43,10 @@ class Options:
         small_flops: FLOPs of a forward pass of one of them; None: as if convolutions cost in
             proportion to the pixels, 96 x 96 of 224 x 224.
         xd_form: Of XD, one of `XD_FORMS`.
+        xd_passes: Of SACL + XD, one of `XD_PASSES`.
 
     Raises:
-        ValueError: On a number that is too small, or an unknown form.
+        ValueError: On a number that is too small, or an unknown name.
     """
 
     queue_size: int = 65_536
@@ -52,16 +54,17 @@ class Options:
     small_views: int = 6
     small_flops: int | None = None
     xd_form: str = "barlow_twins"
+    xd_passes: str = "frozen"
 
     def __post_init__(self):
         for name, least in (("queue_size", 1), ("prototypes", 1), ("small_views", 0)):
             value = getattr(self, name)
             if not value >= least:
                 raise ValueError(f"`{name}` must be at least {least}. Received: {name}={value}")
-        if self.xd_form not in XD_FORMS:
-            raise ValueError(
-                f"`xd_form` must be one of {XD_FORMS}. Received: xd_form={self.xd_form!r}"
-            )
+        for name, names in (("xd_form", XD_FORMS), ("xd_passes", XD_PASSES)):
+            value = getattr(self, name)
+            if value not in names:
+                raise ValueError(f"`{name}` must be one of {names}. Received: {name}={value!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Method:
         teacher_projector: The teacher's features to the widths of its projector in the paper.
         teacher_epochs: MoCo-v2 epochs that the paper's ResNet-50 teacher had; 0: no teacher.
         cacheable: Whether the teacher may see each image once, without augmentation.
+        reuses: The network whose passes over both views serve as its frozen ones too; "" if none.
     """
 
     passes: tuple[Pass, ...]
@@ -91,12 +95,19 @@ class Method:
     teacher_projector: Callable = lambda features: ()
     teacher_epochs: int = 0
     cacheable: bool = False
+    reuses: str = ""
 
     def needs(self, network):
         """Whether it cannot do without a "host", or a "teacher"."""
         if network == "teacher":
             return bool(self.objectives)
         return any(p.network == network for p in self.passes)
+
+    def told(self, options):
+        """This method as `options` have it."""
+        trained = self.passes == _ALGORITHM_1 and options.xd_passes == "trained"
+        changes = {"passes": _TRAINED, "loss": _twice_xd_loss, "reuses": "host"}
+        return dataclasses.replace(self, **changes) if trained else self
 
     @property
     def encoded(self):
@@ -112,6 +123,10 @@ def _barlow_twins_loss(n, d, _):
 def _xd_loss(n, d, options):
     pairs = 0 if options.xd_form == "neg_log" else 2  # that form is element-wise
     return correlation_flops(n, d) + pairs * correlation_flops(n, d, frozen=True)
+
+
+def _twice_xd_loss(n, d, options):
+    return 2 * _xd_loss(n, d, options)
 
 
 def _moco_loss(n, d, options):
@@ -140,6 +155,8 @@ _SACL = (
 _PAPER_PROJECTOR = _widths(4096, 4096, 4096)
 _BOTH = Pass("slim", "ab", True)
 _SLIMMED = Pass("host", "a", True), Pass("slim", "b", True)
+_ALGORITHM_1 = (*_SLIMMED, Pass("host", "b", False), Pass("slim", "a", False))
+_TRAINED = Pass("host", "ab", True), _BOTH
 
 METHODS = {
     "barlow_twins": Method(
@@ -147,12 +164,9 @@ METHODS = {
         "Barlow Twins: Self-Supervised Learning via Redundancy Reduction (2021); projector here as "
         "in the SACL paper",
     ),
-    "xd": Method((_BOTH,), _xd_loss, _PAPER_PROJECTOR, 100, _SACL),
+    "xd": Method((_BOTH,), _xd_loss, _PAPER_PROJECTOR, 100, _SACL, reuses="slim"),
     "sacl": Method(_SLIMMED, _barlow_twins_loss, _PAPER_PROJECTOR, 100, _SACL),
-    "sacl_xd": Method(
-        (*_SLIMMED, Pass("host", "b", False), Pass("slim", "a", False)),
-        _xd_loss, _PAPER_PROJECTOR, 100, _SACL,
-    ),
+    "sacl_xd": Method(_ALGORITHM_1, _xd_loss, _PAPER_PROJECTOR, 100, _SACL),
     "moco_v2": Method(
         (Pass("slim", "a", True), Pass("momentum", "b", False)), _moco_loss, _to_128, 200,
         "Improved Baselines with Momentum Contrastive Learning (2020): head F-128, queue 65,536",

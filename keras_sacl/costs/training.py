@@ -95,7 +95,8 @@ def training_cost(
     Raises:
         ValueError: On an unknown method, a missing network or an impossible number.
     """
-    ledger, options = get_method(method), options or Options()
+    options = options or Options()
+    ledger = get_method(method).told(options)
     epochs = ledger.epochs if epochs is None else epochs
     teacher_epochs = ledger.teacher_epochs if teacher_epochs is None else teacher_epochs
     for name, value, least in (
@@ -133,7 +134,7 @@ def training_cost(
     features = networks.get("host", slim).features
     widths = Widths(features, head[-1] if head else None)
     student = _Side(widths, slim.flops, counted * projector_flops(features, head))
-    found = _own_passes(method, networks, student.project, options)
+    found = _own_passes(ledger, networks, student.project, options)
     if counted:
         found["loss"] += ledger.loss(batch_size, (features, *head)[-1], options) / batch_size
     once = pretraining = 0.0
@@ -173,12 +174,11 @@ class _Side(typing.NamedTuple):
     project: int
 
 
-def _own_passes(method, networks, project, options):
+def _own_passes(ledger, networks, project, options):
     """FLOPs of an image, by part, without objectives."""
-    ledger, found = get_method(method), collections.Counter()
-    passes = ledger.passes
-    if method == "xd" and not networks["slim"].deterministic:
-        passes += (Pass("slim", "ab", False),)  # random layers make the frozen passes differ
+    found, passes = collections.Counter(), ledger.passes
+    if ledger.reuses and not networks[ledger.reuses].deterministic:
+        passes += (Pass(ledger.reuses, "ab", False),)  # random layers make frozen passes differ
     for p in passes:
         forward = networks[p.network].flops + project
         found[p.network] += len(p.views) * (3 if p.trained else 1) * forward

@@ -10,6 +10,8 @@ from keras_sacl import losses
 from keras_sacl.methods.barlow_twins import BarlowTwins
 from keras_sacl.methods.xd import CrossDistillation
 
+XD_PASSES = ("trained", "frozen")
+
 
 @keras.saving.register_keras_serializable("keras_sacl")
 class SACL(BarlowTwins):
@@ -33,18 +35,36 @@ class SACL(BarlowTwins):
 
 @keras.saving.register_keras_serializable("keras_sacl")
 class SACLXD(CrossDistillation):
-    """SACL with cross distillation: the passes of Algorithm 1.
+    """SACL with cross distillation.
 
     While the encoder's `slimming` is False this is XD of the host, whose frozen passes are not run.
 
     Args: as in `CrossDistillation`; the encoder is a `SlimmableEncoder`.
+        xd_passes: "frozen" is Algorithm 1: host and slim network contrast one view each, and the
+            reversed passes, which XD compares them with, have no gradient. With "trained" they
+            have: each network contrasts both views, and XD compares it with the frozen host on the
+            same view, so that the slim network learns from the host and not the host from it. In
+            short runs that taught more, at one and a half times the FLOPs.
     """
 
-    def __init__(self, encoder, projector, **kwargs):
+    def __init__(self, encoder, projector, xd_passes="trained", **kwargs):
         super().__init__(encoder, projector, **kwargs)
         self.require_slimmable()
+        if xd_passes not in XD_PASSES:
+            raise ValueError(
+                f"`xd_passes` must be one of {XD_PASSES}. Received: xd_passes={xd_passes!r}"
+            )
+        if xd_passes == "trained" and self.xd_pairs != "same_input":
+            raise ValueError(
+                '`xd_pairs` must be "same_input" with xd_passes="trained". '
+                f"Received: xd_pairs={self.xd_pairs!r}"
+            )
+        self.xd_passes = xd_passes
 
     def loss_terms(self, x_a, x_b):
+        if self.xd_passes == "trained" and self.encoder.slimming:
+            return self._trained_passes(x_a, x_b)
+
         # SACL forward pass: z_A = h(f(x_A)), z_B = h(f_s(x_B)).
         z_a = self.embed(x_a, slim=False)
         z_b = self.embed(x_b, slim=True)
@@ -56,3 +76,14 @@ class SACLXD(CrossDistillation):
         if self.xd_pairs == "same_encoder":
             return self.combine(z_a, z_b, frozen_z_b, frozen_z_a)
         return self.combine(z_a, z_b, frozen_z_a, frozen_z_b)
+
+    def _trained_passes(self, x_a, x_b):
+        h_a, h_b = self.embed(x_a, slim=False), self.embed(x_b, slim=False)
+        s_a, s_b = self.embed(x_a, slim=True), self.embed(x_b, slim=True)
+        frozen = self.frozen_embed(x_a, slim=False), self.frozen_embed(x_b, slim=False)
+
+        host, slim = self.combine(h_a, h_b, *frozen), self.combine(s_a, s_b, *frozen)
+        return {"z": s_b} | {name: host[name] + slim[name] for name in ("loss", *self.terms)}
+
+    def get_config(self):
+        return {**super().get_config(), "xd_passes": self.xd_passes}

@@ -61,16 +61,23 @@ def check(
         options |= {"small_views": 2, "small_flops": forward_flops(tiny_encoder(1, 8))}
     if cached:
         extras["teacher"] = tf.zeros((N, sum(widths)))
+    passes = {"deterministic": not dropout}
     cost = training_cost(
-        name, network(slim, deterministic=not dropout), host=network(host),
+        name, network(slim, **passes), host=network(host, **passes),
         teacher=network(teacher), objectives=objectives, batch_size=N, epochs=1,
         projector=head or (), teacher_projector=teacher_head, cached_teacher=cached,
         options=Options(**options),
     )  # fmt: skip
     views = (tf.zeros((N, SIDE, SIDE, 3)), tf.zeros((N, SIDE, SIDE, 3)))
-    never_run = pruned_flops(name, N, head[-1]) if head and "xd_form" not in settings else 0
+    never_run = 0
+    if head and "xd_form" not in settings:
+        never_run = pruned_flops(name, N, head[-1], **_passes(settings))
     assert traced_flops(method, (*views, extras)) == cost.per_step + never_run
     return cost
+
+
+def _passes(settings):
+    return {name: value for name, value in settings.items() if name == "xd_passes"}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +89,10 @@ def check(
         ("xd", {"xd_form": "neg_log"}),
         ("xd", {"dropout": 0.5}),  # frozen passes of their own
         ("sacl", {}),
-        ("sacl_xd", {"head": (24, 16)}),
+        ("sacl_xd", {"head": (24, 16), "xd_passes": "frozen"}),
+        ("sacl_xd", {"head": (24, 16), "xd_passes": "trained"}),
+        ("sacl_xd", {"dropout": 0.5, "xd_passes": "frozen"}),
+        ("sacl_xd", {"dropout": 0.5, "xd_passes": "trained"}),
         ("moco_v2", QUEUE),
         ("swav", {"prototypes": 9}),
     ],
@@ -95,16 +105,21 @@ def test_methods(name, settings):
 def test_an_encoder_of_the_library(name):
     slim, host = (build_encoder("resnet20_cifar", width=w, image_size=32) for w in (0.5, 1.0))
     encoder = SlimmableEncoder(host, slim) if name == "sacl_xd" else slim
-    method = methods.METHODS[name](encoder, build_projector(encoder.output_shape[-1], (12, 6)))
+    settings = {"xd_passes": "trained"} if name == "sacl_xd" else {}
+    projector = build_projector(encoder.output_shape[-1], (12, 6))
+    method = methods.METHODS[name](encoder, projector, **settings)
     # Not the encoder that is built for 16 px, which has fewer strides.
     small = measure("resnet20_cifar", 0.5, 32, view_size=16).flops
     cost = training_cost(
         name, measure("resnet20_cifar", 0.5, 32), host=measure("resnet20_cifar", 1.0, 32),
-        batch_size=N, projector=(12, 6), options=Options(small_views=1, small_flops=small),
+        batch_size=N, projector=(12, 6),
+        options=Options(small_views=1, small_flops=small, **settings),
     )  # fmt: skip
     views = (tf.zeros((N, 32, 32, 3)), tf.zeros((N, 32, 32, 3)))
     extras = {"small_views": (tf.zeros((N, 16, 16, 3)),)} if name == "swav" else {}
-    assert traced_flops(method, (*views, extras)) == cost.per_step + pruned_flops(name, N, 6)
+    assert traced_flops(method, (*views, extras)) == (
+        cost.per_step + pruned_flops(name, N, 6, **settings)
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,7 +142,8 @@ def test_objectives_alone(name, teacher_head):
         # The student of a slimmed method is its slim network, which sees view B anyway.
         ("sacl", ("disco",), {"teacher_head": (10, 6)}),
         ("sacl", ("seed",), {"teacher_head": (10, 6)}),
-        ("sacl_xd", ("crd",), {}),
+        ("sacl_xd", ("crd",), {"xd_passes": "frozen"}),
+        ("sacl_xd", ("crd",), {"xd_passes": "trained"}),
         ("barlow_twins", ("disco", "at", "reg"), {}),
         ("xd", ("disco",), {"teacher_head": (10, 6), "cached": True}),
         ("distill", ("crd",), {"head": None, "cached": True}),

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_sacl.heads import build_projector
 from keras_sacl.methods import METHODS, SACL, SACLXD, XD, BarlowTwins, Distillation, TwoViewMethod
+from keras_sacl.slimming import SlimmableEncoder
 from tests.methods.small_networks import (
     Counter,
     TeacherCounter,
@@ -36,7 +37,7 @@ def barlow(c, lambd=0.005):
 
 @pytest.mark.parametrize("pairs", ["same_input", "same_encoder"])
 def test_sacl_xd_is_algorithm_1(pairs):
-    method = make("sacl_xd", xd_pairs=pairs, xd_form="correlation", alpha=0.7)
+    method = make("sacl_xd", xd_passes="frozen", xd_pairs=pairs, xd_form="correlation", alpha=0.7)
     x_a, x_b = views()
 
     def z(x, slim):
@@ -50,6 +51,40 @@ def test_sacl_xd_is_algorithm_1(pairs):
     expected = 0.7 * barlow(correlation(z1, z2)) + 0.3 * 0.5 * 0.005 * (off(c_a) + off(c_b))
     terms = method.loss_terms(x_a, x_b)
     np.testing.assert_allclose(terms["loss"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["barlow_twins", "correlation"])
+def test_trained_passes_contrast_each_networks_views_and_pair_both_with_the_host(form):
+    method = make("sacl_xd", xd_form=form, alpha=0.7)
+    x_a, x_b = views()
+
+    def z(x, slim):
+        return method.projector(method.encoder(x, slim=slim, training=True), training=True)
+
+    (h_a, h_b), (s_a, s_b) = ((z(x_a, slim), z(x_b, slim)) for slim in (False, True))
+    pair = barlow if form == "barlow_twins" else lambda c: 0.005 * off(c)
+    expected = 0.7 * (barlow(correlation(h_a, h_b)) + barlow(correlation(s_a, s_b)))
+    for z_a, z_b in ((h_a, h_b), (s_a, s_b)):
+        expected += 0.15 * (pair(correlation(z_a, h_a)) + pair(correlation(z_b, h_b)))
+    terms = method.loss_terms(x_a, x_b)
+    np.testing.assert_allclose(terms["loss"], expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        terms["loss"], 0.7 * terms["barlow_twins"] + 0.3 * terms["xd"], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("passes", ["trained", "frozen"])
+def test_with_trained_passes_the_host_learns_nothing_from_the_slim_network(passes):
+    method = make("sacl_xd", xd_passes=passes)
+    alone = XD(method.encoder.host, method.projector)
+    kernel = method.encoder.host.get_layer("conv").kernel
+    found = []
+    for model in (method, alone):
+        with tf.GradientTape() as tape:
+            loss = model.loss_terms(*views())["loss"]
+        found.append(tape.gradient(loss, kernel.value)[..., 8:])  # that the host alone has
+    same = np.allclose(*found, rtol=1e-4, atol=1e-6)
+    assert np.abs(found[1]).max() > 1e-3 and same == (passes == "trained")
 
 
 def test_neg_log_adds_to_the_whole_contrastive_loss():
@@ -69,7 +104,7 @@ def test_xd_without_passes_of_its_own_equals_xd_with_them():
 def test_the_whole_loss_of_the_pairs_pulls_host_and_slim_network_together():
     x_a, x_b = views()
     off_diagonal, whole = (
-        make("sacl_xd", xd_form=form, alpha=0.7).loss_terms(x_a, x_b)
+        make("sacl_xd", xd_passes="frozen", xd_form=form, alpha=0.7).loss_terms(x_a, x_b)
         for form in ("correlation", "barlow_twins")
     )
     method = make("sacl_xd")
@@ -98,12 +133,17 @@ def test_of_one_network_the_diagonal_of_the_pairs_is_none():
         ("xd", 0.5, 4),
         ("sacl", 0, 2),
         ("sacl_xd", 0, 4),
+        ("sacl_xd", 0.5, 6),  # the host frozen, of both views
+        ("sacl_xd frozen", 0, 4),
+        ("sacl_xd frozen", 0.5, 4),
         ("moco_v2", 0, 2),  # a query, a key
         ("swav", 0, 2),
     ],
 )
 def test_each_network_runs_as_often_as_the_method_says(name, dropout, passes):
-    method = make(name, dropout=dropout)
+    name, *passes_of_xd = name.split()
+    settings = {"xd_passes": passes_of_xd[0]} if passes_of_xd else {}
+    method = make(name, dropout=dropout, **settings)
     method.compile(keras.optimizers.SGD(0.1))
     method.train_step(views())
     Counter.reset()
@@ -237,6 +277,13 @@ def test_bad_arguments_are_named():
         ((name, value),) = settings.items()
         with pytest.raises(ValueError, match=f"`{name}` must .*Received: {name}={value!r}"):
             XD(encoder, projector, **settings)
+    slimmable = SlimmableEncoder(network(1.5), encoder)
+    with pytest.raises(ValueError, match="`xd_passes` must be .*Received: xd_passes='x'"):
+        SACLXD(slimmable, build_projector(12, (4,)), xd_passes="x")
+    with pytest.raises(
+        ValueError, match='`xd_pairs` must be "same_input" with xd_passes="trained"'
+    ):
+        SACLXD(slimmable, build_projector(12, (4,)), xd_pairs="same_encoder")
     with pytest.raises(ValueError, match="`distiller` must be a Distiller"):
         Distillation(encoder)
     with pytest.raises(ValueError, match="`loss_scale` must be positive"):
