@@ -30,7 +30,7 @@ def rows(heading):
 def folder(tmp_path_factory):
     """What the table calls TMP."""
     tmp = tmp_path_factory.mktemp("messages")
-    for name in "broken mixed filled old other other_encoder cut garbled dense".split():
+    for name in "broken mixed filled old other other_encoder cut garbled dense algorithm_1".split():
         (tmp / name).mkdir()
     (tmp / "broken" / "a.jpg").write_bytes(b"no image")
     for side in (12, 14):
@@ -49,8 +49,12 @@ def folder(tmp_path_factory):
     flags = "\n".join(config("--learning_rate=0.5").flag_lines())
     (tmp / "other" / "flags.txt").write_text(flags)
     same = "\n".join(config().flag_lines())
-    without = [line for line in same.splitlines() if "slim_start_epoch" not in line]
-    (tmp / "dense" / "flags.txt").write_text("\n".join(without))
+    for name, setting, more in (
+        ("dense", "slim_start_epoch", ["--xd_passes=frozen"]),
+        ("algorithm_1", "xd_passes", []),
+    ):
+        without = [line for line in config(*more).flag_lines() if setting not in line]
+        (tmp / name / "flags.txt").write_text("\n".join(without))
     for name in ("cut", "garbled"):
         (tmp / name / "flags.txt").write_text(same)
         for ending in ("keras", "tflite", "onnx"):

@@ -50,8 +50,8 @@ class MethodFields:
     )
     xd_passes: str = setting(
         "trained",
-        "Reversed passes of sacl_xd: trained (host and slim network see both views, with "
-        "gradient) or frozen (no gradient, as in Algorithm 1: two thirds of the cost).",
+        "Reversed passes of sacl_xd: frozen (Algorithm 1: without gradient), or trained: host "
+        "and slim network each learn XD of both views, and the slim network from the host.",
         choices=("trained", "frozen"),
         of=("sacl_xd",),
     )

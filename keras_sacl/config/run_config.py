@@ -140,8 +140,9 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
                 "batch_norm_groups", groups,
                 f"must divide --batch_size={self.batch_size} into groups of at least 2",
             )  # fmt: skip
-        if self._trains_all_passes and self.xd_pairs != "same_input":
-            raise ConfigError("xd_pairs", self.xd_pairs, "needs --xd_passes=frozen")
+        for name, value in (("xd_pairs", "same_encoder"), ("xd_form", "neg_log")):
+            if self._trains_all_passes and getattr(self, name) == value:
+                raise ConfigError(name, value, "needs --xd_passes=frozen")
         check_between("slim_start_epoch", self.dense_epochs, 0, self.epochs - 1)
         if self.init_from is not None and self.slims:
             raise ConfigError(
@@ -253,11 +254,10 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
             if name not in fields:
                 raise ConfigError(name, value, "is no setting of this version of keras_sacl")
             values[name] = parsed(fields[name], value)
-        config = cls(**values).validated()
-        if config.slims:  # what versions without these settings did
-            earlier = {"slim_start_epoch": 0, "xd_passes": "frozen"}
-            earlier = {name: value for name, value in earlier.items() if name not in values}
-            config = dataclasses.replace(config, **earlier)
+        # Versions without the one ran Algorithm 1, versions without the other slimmed at once.
+        config = cls(**{"xd_passes": "frozen", **values}).validated()
+        if config.slims and "slim_start_epoch" not in values:
+            config = dataclasses.replace(config, slim_start_epoch=0)
         return config
 
     def flag_lines(self):

@@ -82,7 +82,7 @@ class Method:
         teacher_projector: The teacher's features to the widths of its projector in the paper.
         teacher_epochs: MoCo-v2 epochs that the paper's ResNet-50 teacher had; 0: no teacher.
         cacheable: Whether the teacher may see each image once, without augmentation.
-        reuses: The network whose passes over both views serve as its frozen ones too; "" if none.
+        reuses: Networks whose passes over both views serve as their frozen ones too.
     """
 
     passes: tuple[Pass, ...]
@@ -95,7 +95,7 @@ class Method:
     teacher_projector: Callable = lambda features: ()
     teacher_epochs: int = 0
     cacheable: bool = False
-    reuses: str = ""
+    reuses: tuple[str, ...] = ()
 
     def needs(self, network):
         """Whether it cannot do without a "host", or a "teacher"."""
@@ -106,7 +106,7 @@ class Method:
     def told(self, options):
         """This method as `options` have it."""
         trained = self.passes == _ALGORITHM_1 and options.xd_passes == "trained"
-        changes = {"passes": _TRAINED, "loss": _twice_xd_loss, "reuses": "host"}
+        changes = {"passes": _TRAINED, "loss": _trained_loss, "reuses": ("host", "slim")}
         return dataclasses.replace(self, **changes) if trained else self
 
     @property
@@ -125,8 +125,8 @@ def _xd_loss(n, d, options):
     return correlation_flops(n, d) + pairs * correlation_flops(n, d, frozen=True)
 
 
-def _twice_xd_loss(n, d, options):
-    return 2 * _xd_loss(n, d, options)
+def _trained_loss(n, d, options):
+    return 2 * _xd_loss(n, d, options) + 2 * correlation_flops(n, d, frozen=True)
 
 
 def _moco_loss(n, d, options):
@@ -164,7 +164,7 @@ METHODS = {
         "Barlow Twins: Self-Supervised Learning via Redundancy Reduction (2021); projector here as "
         "in the SACL paper",
     ),
-    "xd": Method((_BOTH,), _xd_loss, _PAPER_PROJECTOR, 100, _SACL, reuses="slim"),
+    "xd": Method((_BOTH,), _xd_loss, _PAPER_PROJECTOR, 100, _SACL, reuses=("slim",)),
     "sacl": Method(_SLIMMED, _barlow_twins_loss, _PAPER_PROJECTOR, 100, _SACL),
     "sacl_xd": Method(_ALGORITHM_1, _xd_loss, _PAPER_PROJECTOR, 100, _SACL),
     "moco_v2": Method(

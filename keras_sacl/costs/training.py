@@ -177,8 +177,8 @@ class _Side(typing.NamedTuple):
 def _own_passes(ledger, networks, project, options):
     """FLOPs of an image, by part, without objectives."""
     found, passes = collections.Counter(), ledger.passes
-    if ledger.reuses and not networks[ledger.reuses].deterministic:
-        passes += (Pass(ledger.reuses, "ab", False),)  # random layers make frozen passes differ
+    random = (name for name in ledger.reuses if not networks[name].deterministic)
+    passes += tuple(Pass(name, "ab", False) for name in random)  # which are others each time
     for p in passes:
         forward = networks[p.network].flops + project
         found[p.network] += len(p.views) * (3 if p.trained else 1) * forward

@@ -53,15 +53,20 @@ class CrossDistillation(BarlowTwins):
     def combine(self, z_a, z_b, frozen_a, frozen_b):
         """The weighted losses of the two views and of the pairs (z, frozen z)."""
         contrastive = losses.barlow_twins(z_a, z_b, self.lambd)
-        pairs = (z_a, frozen_a), (z_b, frozen_b)
+        xd = self.distil(z_a, z_b, frozen_a, frozen_b)
         if self.xd_form == "neg_log":
-            xd = losses.negative_log_distillation(*pairs)
             loss = contrastive + self.gamma * xd
         else:
-            diagonal = self.xd_form == "barlow_twins"
-            xd = losses.cross_distillation(*pairs, self.lambd, diagonal=diagonal)
             loss = self.alpha * contrastive + (1 - self.alpha) * xd
         return {"loss": loss, "barlow_twins": contrastive, "xd": xd, "z": z_b}
+
+    def distil(self, z_a, z_b, frozen_a, frozen_b):
+        """The loss of the pairs (z, frozen z), without its weight."""
+        pairs = (z_a, frozen_a), (z_b, frozen_b)
+        if self.xd_form == "neg_log":
+            return losses.negative_log_distillation(*pairs)
+        diagonal = self.xd_form == "barlow_twins"
+        return losses.cross_distillation(*pairs, self.lambd, diagonal=diagonal)
 
     def get_config(self):
         return {

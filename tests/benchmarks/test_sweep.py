@@ -131,9 +131,10 @@ def test_a_row_holds_what_its_training_costs(tmp_path):
 def test_an_earlier_run_of_the_same_settings_is_not_run_again(monkeypatch, calls, tmp_path):
     """Not where its flagfile says other settings today, or another seed is wanted."""
     one, two = (tmp_path / f"{name}.flags" for name in ("one", "two"))
-    one.write_text("--epochs=3\n")
-    two.write_text("--epochs=4\n")
-    lines = ["--epochs=3", "--seed=0", "--knn_every=2", "--batch_size=99", "--slim_start_epoch=1"]
+    one.write_text("--method=sacl\n--epochs=3\n")
+    two.write_text("--method=sacl\n--epochs=4\n")
+    lines = ["--method=sacl", "--epochs=3", "--seed=0", "--knn_every=2", "--batch_size=99"]
+    lines += ["--slim_start_epoch=1"]
     run = {"seed": 0, "settings": lines, "knn_top1": 0.5}
     rows = [{"name": path.stem, "runs": [run]} for path in (one, two)]
     earlier, found = tmp_path / "earlier.json", tmp_path / "found.json"

@@ -58,7 +58,7 @@ def test_parts_by_hand():
     parts = training_cost("sacl_xd", SLIM, **settings).parts
     assert parts["host"] == 6 * (300 + 2 * (20 * 5 + 5 * 7))
     assert parts["slim"] == 6 * (100 + 2 * (20 * 5 + 5 * 7))
-    assert parts["loss"] == 2 * (4 + 3 + 3) * 2 * 4 * 4 * 7 / 4
+    assert parts["loss"] == (2 * (4 + 3 + 3) + 3 + 3) * 2 * 4 * 4 * 7 / 4
     parts = training_cost("seed", SLIM, **NETWORKS).parts
     assert parts["slim"] == 3 * (100 + 2 * (10 * 10 + 10 * 128))
     assert parts["teacher"] == 1000 + 2 * (40 * 40 + 40 * 128)

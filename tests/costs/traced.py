@@ -33,9 +33,9 @@ def traced_flops(method, data):
 def pruned_flops(name, n, d, xd_passes="frozen"):
     """FLOPs in the traced graph of a method that never run.
 
-    XD's two pairs, of host and slim network each: the gradient of the frozen side, which nothing
-    reads.
+    XD's two pairs, and those of host and slim network by themselves: the gradient of the frozen
+    side, which nothing reads.
     """
     product = correlation_flops(n, d) - correlation_flops(n, d, frozen=True)
-    pairs = 4 if xd_passes == "trained" else 2
+    pairs = 6 if xd_passes == "trained" else 2
     return pairs * product if "xd" in name else 0

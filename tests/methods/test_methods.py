@@ -54,23 +54,26 @@ def test_sacl_xd_is_algorithm_1(pairs):
 
 
 @pytest.mark.parametrize("form", ["barlow_twins", "correlation"])
-def test_trained_passes_contrast_each_networks_views_and_pair_both_with_the_host(form):
+def test_trained_passes_are_xd_of_each_network_and_of_the_slim_one_with_the_host(form):
     method = make("sacl_xd", xd_form=form, alpha=0.7)
     x_a, x_b = views()
 
     def z(x, slim):
         return method.projector(method.encoder(x, slim=slim, training=True), training=True)
 
-    (h_a, h_b), (s_a, s_b) = ((z(x_a, slim), z(x_b, slim)) for slim in (False, True))
-    pair = barlow if form == "barlow_twins" else lambda c: 0.005 * off(c)
-    expected = 0.7 * (barlow(correlation(h_a, h_b)) + barlow(correlation(s_a, s_b)))
-    for z_a, z_b in ((h_a, h_b), (s_a, s_b)):
-        expected += 0.15 * (pair(correlation(z_a, h_a)) + pair(correlation(z_b, h_b)))
+    def pairs(z_a, z_b, frozen_a, frozen_b):
+        pair = barlow if form == "barlow_twins" else lambda c: 0.005 * off(c)
+        return (pair(correlation(z_a, frozen_a)) + pair(correlation(z_b, frozen_b))) / 2
+
+    def xd(*z):
+        return 0.7 * barlow(correlation(*z)) + 0.3 * pairs(*z, *z)
+
+    host, slim = ([z(x, slim) for x in (x_a, x_b)] for slim in (False, True))
     terms = method.loss_terms(x_a, x_b)
+    np.testing.assert_allclose(terms["xd"], pairs(*slim, *host), rtol=1e-5)
+    np.testing.assert_allclose(terms["barlow_twins"], barlow(correlation(*slim)), rtol=1e-5)
+    expected = xd(*host) + 0.5 * (xd(*slim) + pairs(*slim, *host))
     np.testing.assert_allclose(terms["loss"], expected, rtol=1e-5)
-    np.testing.assert_allclose(
-        terms["loss"], 0.7 * terms["barlow_twins"] + 0.3 * terms["xd"], rtol=1e-6
-    )
 
 
 @pytest.mark.parametrize("passes", ["trained", "frozen"])
@@ -88,7 +91,7 @@ def test_with_trained_passes_the_host_learns_nothing_from_the_slim_network(passe
 
 
 def test_neg_log_adds_to_the_whole_contrastive_loss():
-    method = make("sacl_xd", xd_form="neg_log", gamma=0.5, alpha=0.1)
+    method = make("sacl_xd", xd_passes="frozen", xd_form="neg_log", gamma=0.5, alpha=0.1)
     terms = method.loss_terms(*views())
     np.testing.assert_allclose(terms["loss"], terms["barlow_twins"] + 0.5 * terms["xd"], rtol=1e-6)
 
@@ -133,7 +136,7 @@ def test_of_one_network_the_diagonal_of_the_pairs_is_none():
         ("xd", 0.5, 4),
         ("sacl", 0, 2),
         ("sacl_xd", 0, 4),
-        ("sacl_xd", 0.5, 6),  # the host frozen, of both views
+        ("sacl_xd", 0.5, 8),
         ("sacl_xd frozen", 0, 4),
         ("sacl_xd frozen", 0.5, 4),
         ("moco_v2", 0, 2),  # a query, a key
@@ -280,10 +283,12 @@ def test_bad_arguments_are_named():
     slimmable = SlimmableEncoder(network(1.5), encoder)
     with pytest.raises(ValueError, match="`xd_passes` must be .*Received: xd_passes='x'"):
         SACLXD(slimmable, build_projector(12, (4,)), xd_passes="x")
-    with pytest.raises(
-        ValueError, match='`xd_pairs` must be "same_input" with xd_passes="trained"'
+    for settings, expected in (
+        ({"xd_pairs": "same_encoder"}, '`xd_pairs` must be "same_input"'),
+        ({"xd_form": "neg_log"}, '`xd_form` must not be "neg_log"'),
     ):
-        SACLXD(slimmable, build_projector(12, (4,)), xd_pairs="same_encoder")
+        with pytest.raises(ValueError, match=f'{expected} with xd_passes="trained"'):
+            SACLXD(slimmable, build_projector(12, (4,)), **settings)
     with pytest.raises(ValueError, match="`distiller` must be a Distiller"):
         Distillation(encoder)
     with pytest.raises(ValueError, match="`loss_scale` must be positive"):
