@@ -45,7 +45,7 @@ class SACLXD(CrossDistillation):
             have: L = L_XD(host) + 1/2 (L_XD(slim) + L_D), where L_XD is what `XD` minimises for
             each network by itself, and L_D compares the slim network's embedding of a view with
             the frozen host's. So the slim network learns from the host, and the host not from it.
-            In short runs that taught more, at 1.6 times the FLOPs.
+            In short runs that taught more, at one and a half times the FLOPs.
     """
 
     def __init__(self, encoder, projector, xd_passes="trained", **kwargs):

@@ -37,5 +37,5 @@ def pruned_flops(name, n, d, xd_passes="frozen"):
     side, which nothing reads.
     """
     product = correlation_flops(n, d) - correlation_flops(n, d, frozen=True)
-    pairs = 6 if xd_passes == "trained" else 2
+    pairs = 6 if (name, xd_passes) == ("sacl_xd", "trained") else 2
     return pairs * product if "xd" in name else 0

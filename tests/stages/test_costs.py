@@ -44,6 +44,8 @@ def config_of(method, *objectives, **settings):
         config_of("swav", small_views=2, small_size=8, prototypes=9),
         config_of("moco_v2", "disco:1.0", queue_size=20),
         config_of("xd", "seed:0.5", "crd", cache_teacher=True),
+        config_of("sacl_xd"),
+        config_of("sacl_xd", projector_dropout=0.5),
         config_of("sacl", "compress_1q", "cc", slim_execution="mask"),
         config_of("distill", "disco", "compress_2q", "rkd", distill_hidden=9),
     ],
@@ -62,7 +64,7 @@ def test_equals_the_operations_of_the_step(config):
     method = build_method(config, IMAGES, distiller)
     cost = run_cost(config, IMAGES, teacher)
     views = tf.zeros((N, SIDE, SIDE, 3)), tf.zeros((N, SIDE, SIDE, 3))
-    expected = cost.per_step + pruned_flops(config.method, N, 6)
+    expected = cost.per_step + pruned_flops(config.method, N, 6, config.xd_passes)
     assert traced_flops(method, (*views, extras)) == expected
     assert cost.images == 992 and cost.epochs == 3 and not cost.left_out
 
