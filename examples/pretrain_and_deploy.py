@@ -7,7 +7,7 @@ from pathlib import Path
 
 import keras
 
-from keras_sacl.callbacks import CollapseGuard, SlimSchedule
+from keras_sacl.callbacks import CollapseGuard
 from keras_sacl.data import get_preset, load_source, plain_batches, two_view_dataset
 from keras_sacl.encoders import build_encoder
 from keras_sacl.evaluation import evaluate_encoder
@@ -47,8 +47,7 @@ model.fit(
     views,
     epochs=EPOCHS,
     steps_per_epoch=steps,
-    # The host alone for a third of the steps, then slimmed.
-    callbacks=[CollapseGuard(), SlimSchedule(EPOCHS // 3 * steps)],
+    callbacks=[CollapseGuard()],
     shuffle=False,  # the views come in an order of their own
     verbose=2,
 )
