@@ -116,8 +116,13 @@ def check_same_run(config, flags_file):
         ) from error
     for name in config.differences(earlier):
         was = getattr(earlier, name)
-        # A run of a version that did not have the setting says nothing of it.
-        more = "" if f"--{name}" in text or f"--no{name}" in text else f" --{name}={was}"
+        # A run of a version that did not have a setting says nothing of it.
+        unsaid = [
+            other
+            for other in dict.fromkeys((name, *earlier.set_by_version()))
+            if f"--{other}" not in text and f"--no{other}" not in text
+        ]
+        more = "".join(f" --{other}={getattr(earlier, other)}" for other in unsaid)
         raise ConfigError(
             name,
             getattr(config, name),

@@ -23,7 +23,7 @@ def ours(host, slim, size, batch, dim, execution):
     encoder = SlimmableEncoder(*networks, execution=execution)
     # The loss of the peer.
     projector = build_projector(encoder.output_shape[-1], (dim,) * 3)
-    model = SACLXD(encoder, projector, xd_passes="frozen", alpha=0.9, xd_form="correlation")
+    model = SACLXD(encoder, projector, sacl_contrast="across", alpha=0.9, xd_form="correlation")
     model.compile(optimizer=build_optimizer("adamw", 1e-3, 1e-4), jit_compile=False)
     views = tuple(tf.random.normal((batch, size, size, 3)) for _ in range(2))
     step = compiled_step(model, views)

@@ -15,6 +15,7 @@ METHODS = {
     "xd": {},
     "sacl": {"slim_selection": "magnitude"},
     "sacl_xd": {},
+    "sacl_xd across": {"sacl_contrast": "across"},
     "moco_v2": {**_QUEUE, "batch_norm_groups": 4},
     "moco_v2 sync": {
         **_QUEUE, "key_batch_norm": "sync", "optimizer": "sgd", "learning_rate": 1.0,
@@ -80,7 +81,7 @@ def main(replicas, out, encoder, *names):
                 rows=rows if config.cache_teacher else None,
             )  # fmt: skip
             # The host alone at first, and its channels another time from the first step on.
-            schedule = [SlimSchedule(2)] if name == "sacl_xd" else []
+            schedule = [SlimSchedule(2)] if name.startswith("sacl_xd") else []
             history = method.fit(data.take(steps), verbose=0, shuffle=False, callbacks=schedule)
             assert method.distribute_strategy.num_replicas_in_sync == replicas
             variables = {"": method.variables, "optimizer/": method.optimizer.variables}

@@ -44,6 +44,7 @@ def test_what_a_run_and_its_resumption_may_differ_in():
     slimmed = RunConfig(method="sacl_xd").validated()
     assert slimmed.differences(dataclasses.replace(slimmed, alpha=0.9)) == ["alpha"]
     assert "alpha" in slimmed.differences(RunConfig(method="xd", alpha=0.9).validated())
-    assert slimmed.differences(dataclasses.replace(slimmed, xd_passes="frozen")) == ["xd_passes"]
+    across = dataclasses.replace(slimmed, sacl_contrast="across")
+    assert slimmed.differences(across) == ["sacl_contrast"]
     shuffled = dataclasses.replace(one, key_batch_norm="shuffle")
     assert shuffled.differences(dataclasses.replace(shuffled, replicas=4)) == ["replicas"]

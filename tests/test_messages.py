@@ -30,7 +30,8 @@ def rows(heading):
 def folder(tmp_path_factory):
     """What the table calls TMP."""
     tmp = tmp_path_factory.mktemp("messages")
-    for name in "broken mixed filled old other other_encoder cut garbled dense algorithm_1".split():
+    names = "broken mixed filled old older other other_encoder cut garbled dense across"
+    for name in names.split():
         (tmp / name).mkdir()
     (tmp / "broken" / "a.jpg").write_bytes(b"no image")
     for side in (12, 14):
@@ -50,10 +51,12 @@ def folder(tmp_path_factory):
     (tmp / "other" / "flags.txt").write_text(flags)
     same = "\n".join(config().flag_lines())
     for name, setting, more in (
-        ("dense", "slim_start_epoch", ["--xd_passes=frozen"]),
-        ("algorithm_1", "xd_passes", []),
+        ("dense", "slim_start_epoch", ["--sacl_contrast=across"]),
+        ("across", "sacl_contrast", []),
+        ("older", "sacl_contrast slim_start_epoch", []),
     ):
-        without = [line for line in config(*more).flag_lines() if setting not in line]
+        lines = config(*more).flag_lines()
+        without = [line for line in lines if not any(name in line for name in setting.split())]
         (tmp / name / "flags.txt").write_text("\n".join(without))
     for name in ("cut", "garbled"):
         (tmp / name / "flags.txt").write_text(same)

@@ -77,7 +77,7 @@ def test_two_workers_agree_with_one_process_and_survive_a_kill(tmp_path):
         np.testing.assert_allclose(b, a, rtol=0, atol=1e-9 * max(np.abs(a).max(), 1e-30))
 
     run_dir = tmp_path / "killed"
-    settings = photos, "--epochs=4", f"--run_dir={run_dir}"
+    settings = photos, "--epochs=4", "--slim_start_epoch=1", f"--run_dir={run_dir}"
     workers = start_two(*settings)
     deadline = time.monotonic() + 200
     while not list(run_dir.glob("checkpoints/*.npz")) and time.monotonic() < deadline:

@@ -7,6 +7,10 @@ LOSS_SCALES = {"lars": 0.1, "sgd": 0.1, "adamw": 1.0, "lamb": 1.0}
 CORRELATING = ("barlow_twins", "xd", "sacl", "sacl_xd")
 # What they are as long as host and slim network are one.
 WITHOUT_SLIMMING = {"sacl": "barlow_twins", "sacl_xd": "xd"}
+# What sacl_xd can do with sacl_contrast="across" alone.
+ACROSS_ONLY = {"xd_pairs": "same_encoder", "xd_form": "neg_log"}
+# What versions without these settings did.
+EARLIER = {"sacl_contrast": "across", "slim_start_epoch": 0}
 PROJECTORS = {"moco_v2": "2048-128", "swav": "2048-128"}
 PROJECTOR = "2048-2048-2048"
 TEMPERATURES = {"moco_v2": 0.2, "swav": 0.1}

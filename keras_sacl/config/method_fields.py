@@ -21,7 +21,8 @@ class MethodFields:
     )
     alpha: float = setting(
         0.5,
-        "Weight of the contrastive loss; the rest goes to XD. In [0, 1].",
+        "Weight of the contrastive loss; the rest goes to XD. In [0, 1]. With "
+        "--sacl_contrast=own, within the loss of each network by itself.",
         low=0,
         high=1,
         of=("xd", "sacl_xd"),
@@ -37,22 +38,23 @@ class MethodFields:
     )
     xd_pairs: str = setting(
         "same_input",
-        "Pairs of XD: same_input or same_encoder.",
+        "Pairs of XD: same_input or same_encoder (of sacl_xd with --sacl_contrast=across).",
         choices=("same_input", "same_encoder"),
         of=("xd", "sacl_xd"),
     )
     xd_form: str = setting(
         "barlow_twins",
         "Form of XD: barlow_twins (the whole loss), correlation (off the diagonal alone) or "
-        "neg_log.",
+        "neg_log (of sacl_xd with --sacl_contrast=across).",
         choices=("barlow_twins", "correlation", "neg_log"),
         of=("xd", "sacl_xd"),
     )
-    xd_passes: str = setting(
-        "trained",
-        "Reversed passes of sacl_xd: frozen (Algorithm 1: without gradient), or trained: host "
-        "and slim network each learn XD of both views, and the slim network from the host.",
-        choices=("trained", "frozen"),
+    sacl_contrast: str = setting(
+        "own",
+        "What sacl_xd contrasts a view with: own (the other view in the same network; the slim "
+        "network also learns from the frozen host) or across (the other view in the other "
+        "network, the reversed passes frozen: Algorithm 1).",
+        choices=("own", "across"),
         of=("sacl_xd",),
     )
     gamma: float = setting(

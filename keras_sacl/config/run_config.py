@@ -72,12 +72,13 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
             host_width=host_width,
             drop_epochs=numbers("drop_epochs", self.drop_epochs, "90,120"),
         )
+        start = 0 if config._contrasts_its_own else self.epochs // 3
         missing = {
             "learning_rate": defaults.LEARNING_RATES[self.optimizer],
             "loss_scale": (
                 defaults.LOSS_SCALES[self.optimizer] if self.method in defaults.CORRELATING else 1.0
             ),
-            "slim_start_epoch": config._default_start if config.slims else None,
+            "slim_start_epoch": start if config.slims else None,
             "temperature": defaults.TEMPERATURES.get(self.method),
         }
         if self.method != "distill":
@@ -93,12 +94,8 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
         return config
 
     @property
-    def _trains_all_passes(self):
-        return self.effective_method == "sacl_xd" and self.xd_passes == "trained"
-
-    @property
-    def _default_start(self):
-        return 0 if self._trains_all_passes else self.epochs // 3
+    def _contrasts_its_own(self):
+        return self.effective_method == "sacl_xd" and self.sacl_contrast == "own"
 
     def _check_run(self):
         if not self.run_dir:
@@ -140,9 +137,9 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
                 "batch_norm_groups", groups,
                 f"must divide --batch_size={self.batch_size} into groups of at least 2",
             )  # fmt: skip
-        for name, value in (("xd_pairs", "same_encoder"), ("xd_form", "neg_log")):
-            if self._trains_all_passes and getattr(self, name) == value:
-                raise ConfigError(name, value, "needs --xd_passes=frozen")
+        for name, value in defaults.ACROSS_ONLY.items():
+            if self._contrasts_its_own and getattr(self, name) == value:
+                raise ConfigError(name, value, "needs --sacl_contrast=across")
         check_between("slim_start_epoch", self.dense_epochs, 0, self.epochs - 1)
         if self.init_from is not None and self.slims:
             raise ConfigError(
@@ -207,6 +204,11 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
         if self.jit_compile == "true":
             raise ConfigError("jit_compile", "true", f"needs one replica, not {count}")
 
+    def set_by_version(self):
+        """Names of the settings with an effect here that earlier versions did not have."""
+        of = {field.name: field.metadata["of"] for field in dataclasses.fields(self)}
+        return [name for name in defaults.EARLIER if self.effective_method in of[name]]
+
     def idle(self):
         """Names of the settings that were given and have no effect with the others."""
         found = []
@@ -254,10 +256,10 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
             if name not in fields:
                 raise ConfigError(name, value, "is no setting of this version of keras_sacl")
             values[name] = parsed(fields[name], value)
-        # Versions without the one ran Algorithm 1, versions without the other slimmed at once.
-        config = cls(**{"xd_passes": "frozen", **values}).validated()
+        earlier = defaults.EARLIER
+        config = cls(**{"sacl_contrast": earlier["sacl_contrast"], **values}).validated()
         if config.slims and "slim_start_epoch" not in values:
-            config = dataclasses.replace(config, slim_start_epoch=0)
+            config = dataclasses.replace(config, slim_start_epoch=earlier["slim_start_epoch"])
         return config
 
     def flag_lines(self):

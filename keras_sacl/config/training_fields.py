@@ -45,7 +45,8 @@ class TrainingFields:
     slim_start_epoch: int | None = setting(
         None,
         "Epochs in which sacl and sacl_xd train the host alone, as barlow_twins and xd would, "
-        "before they slim it. Default: a third of --epochs, but 0 with --xd_passes=trained.",
+        "before they slim it. Default: 0 for sacl_xd with --sacl_contrast=own, else a third of "
+        "--epochs.",
         low=0,
         of=("sacl", "sacl_xd"),
     )

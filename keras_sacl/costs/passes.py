@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from keras_sacl.costs.products import correlation_flops, similarity_flops
 from keras_sacl.distillation import SEED, CompRess1Q, CompRess2Q, DisCo
-from keras_sacl.methods.sacl import XD_PASSES
+from keras_sacl.methods.sacl import CONTRASTS
 from keras_sacl.methods.xd import XD_FORMS
 
 SMALL_AREA = (96 / 224) ** 2  # SwAV's small crops: their share of a full view's pixels
@@ -43,7 +43,7 @@ class Options:
         small_flops: FLOPs of a forward pass of one of them; None: as if convolutions cost in
             proportion to the pixels, 96 x 96 of 224 x 224.
         xd_form: Of XD, one of `XD_FORMS`.
-        xd_passes: Of SACL + XD, one of `XD_PASSES`.
+        contrast: Of SACL + XD, one of `CONTRASTS`.
 
     Raises:
         ValueError: On a number that is too small, or an unknown name.
@@ -54,14 +54,14 @@ class Options:
     small_views: int = 6
     small_flops: int | None = None
     xd_form: str = "barlow_twins"
-    xd_passes: str = "frozen"
+    sacl_contrast: str = "across"
 
     def __post_init__(self):
         for name, least in (("queue_size", 1), ("prototypes", 1), ("small_views", 0)):
             value = getattr(self, name)
             if not value >= least:
                 raise ValueError(f"`{name}` must be at least {least}. Received: {name}={value}")
-        for name, names in (("xd_form", XD_FORMS), ("xd_passes", XD_PASSES)):
+        for name, names in (("xd_form", XD_FORMS), ("sacl_contrast", CONTRASTS)):
             value = getattr(self, name)
             if value not in names:
                 raise ValueError(f"`{name}` must be one of {names}. Received: {name}={value!r}")
@@ -103,12 +103,6 @@ class Method:
             return bool(self.objectives)
         return any(p.network == network for p in self.passes)
 
-    def told(self, options):
-        """This method as `options` have it."""
-        trained = self.passes == _ALGORITHM_1 and options.xd_passes == "trained"
-        changes = {"passes": _TRAINED, "loss": _trained_loss, "reuses": ("host", "slim")}
-        return dataclasses.replace(self, **changes) if trained else self
-
     @property
     def encoded(self):
         """The views, a subset of {"a", "b"}, of which a student's encoding is there anyway."""
@@ -125,7 +119,7 @@ def _xd_loss(n, d, options):
     return correlation_flops(n, d) + pairs * correlation_flops(n, d, frozen=True)
 
 
-def _trained_loss(n, d, options):
+def _own_contrast_loss(n, d, options):
     return 2 * _xd_loss(n, d, options) + 2 * correlation_flops(n, d, frozen=True)
 
 
@@ -155,8 +149,6 @@ _SACL = (
 _PAPER_PROJECTOR = _widths(4096, 4096, 4096)
 _BOTH = Pass("slim", "ab", True)
 _SLIMMED = Pass("host", "a", True), Pass("slim", "b", True)
-_ALGORITHM_1 = (*_SLIMMED, Pass("host", "b", False), Pass("slim", "a", False))
-_TRAINED = Pass("host", "ab", True), _BOTH
 
 METHODS = {
     "barlow_twins": Method(
@@ -166,7 +158,10 @@ METHODS = {
     ),
     "xd": Method((_BOTH,), _xd_loss, _PAPER_PROJECTOR, 100, _SACL, reuses=("slim",)),
     "sacl": Method(_SLIMMED, _barlow_twins_loss, _PAPER_PROJECTOR, 100, _SACL),
-    "sacl_xd": Method(_ALGORITHM_1, _xd_loss, _PAPER_PROJECTOR, 100, _SACL),
+    "sacl_xd": Method(
+        (*_SLIMMED, Pass("host", "b", False), Pass("slim", "a", False)),
+        _xd_loss, _PAPER_PROJECTOR, 100, f"{_SACL}; Algorithm 1",
+    ),
     "moco_v2": Method(
         (Pass("slim", "a", True), Pass("momentum", "b", False)), _moco_loss, _to_128, 200,
         "Improved Baselines with Momentum Contrastive Learning (2020): head F-128, queue 65,536",
@@ -180,6 +175,10 @@ METHODS = {
     # Its passes are those that the objectives ask for.
     "distill": Method((), lambda n, d, _: 0, _widths()),
 }  # fmt: skip
+_OWN_CONTRAST = dataclasses.replace(
+    METHODS["sacl_xd"], passes=(Pass("host", "ab", True), _BOTH), loss=_own_contrast_loss,
+    reuses=("host", "slim"),
+)  # fmt: skip
 _COMPRESS = dataclasses.replace(
     METHODS["distill"], epochs=130, teacher_epochs=800, cacheable=True, objectives=(CompRess1Q,),
     source="CompRess: Self-Supervised Learning by Compressing Representations (2020), one queue of "
@@ -209,8 +208,8 @@ METHODS |= {
 PUBLISHED = tuple(name for name in METHODS if METHODS[name].source)
 
 
-def get_method(name):
-    """The `Method` of that name.
+def get_method(name, options=None):
+    """The `Method` of that name, with "sacl_xd" as `Options` have it.
 
     Raises:
         ValueError: If there is none.
@@ -221,4 +220,5 @@ def get_method(name):
         raise ValueError(
             f"`method` must be one of {', '.join(METHODS)}{hint}. Received: method={name!r}"
         )
-    return METHODS[name]
+    own = name == "sacl_xd" and options is not None and options.sacl_contrast == "own"
+    return _OWN_CONTRAST if own else METHODS[name]

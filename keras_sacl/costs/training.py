@@ -96,7 +96,7 @@ def training_cost(
         ValueError: On an unknown method, a missing network or an impossible number.
     """
     options = options or Options()
-    ledger = get_method(method).told(options)
+    ledger = get_method(method, options)
     epochs = ledger.epochs if epochs is None else epochs
     teacher_epochs = ledger.teacher_epochs if teacher_epochs is None else teacher_epochs
     for name, value, least in (
@@ -178,7 +178,7 @@ def _own_passes(ledger, networks, project, options):
     """FLOPs of an image, by part, without objectives."""
     found, passes = collections.Counter(), ledger.passes
     random = (name for name in ledger.reuses if not networks[name].deterministic)
-    passes += tuple(Pass(name, "ab", False) for name in random)  # which are others each time
+    passes += tuple(Pass(name, "ab", False) for name in random)  # no two of which are the same
     for p in passes:
         forward = networks[p.network].flops + project
         found[p.network] += len(p.views) * (3 if p.trained else 1) * forward

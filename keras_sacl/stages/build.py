@@ -75,7 +75,7 @@ def _settings(config, images):
         names = ("alpha", "xd_pairs", "xd_form", "gamma")
         settings |= {name: getattr(config, name) for name in names}
     if method == "sacl_xd":
-        settings["xd_passes"] = config.xd_passes
+        settings["sacl_contrast"] = config.sacl_contrast
     if method == "moco_v2":
         names = ("temperature", "key_momentum", "key_batch_norm", "batch_norm_groups", "seed")
         settings |= {name: getattr(config, name) for name in names}

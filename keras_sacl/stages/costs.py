@@ -80,7 +80,7 @@ def _options(config, images):
         small_views=config.small_views,
         small_flops=small,
         xd_form=config.xd_form,
-        xd_passes=config.xd_passes,
+        sacl_contrast=config.sacl_contrast,
     )
 
 

@@ -53,8 +53,8 @@ def test_parts_by_hand():
     assert parts["momentum"] == parts["teacher"] == 0
     # Four products of 2 x 4 x 4 x 7 for the trained pair, three for each frozen one.
     assert parts["loss"] == (4 + 3 + 3) * 2 * 4 * 4 * 7 / 4
-    trained = Options(xd_passes="trained")
-    settings = {"projector": (5, 7), "batch_size": 4, "options": trained, **NETWORKS}
+    own = Options(sacl_contrast="own")
+    settings = {"projector": (5, 7), "batch_size": 4, "options": own, **NETWORKS}
     parts = training_cost("sacl_xd", SLIM, **settings).parts
     assert parts["host"] == 6 * (300 + 2 * (20 * 5 + 5 * 7))
     assert parts["slim"] == 6 * (100 + 2 * (20 * 5 + 5 * 7))
@@ -246,7 +246,7 @@ def test_errors_of_distillation(change, message):
         ({"queue_size": 0}, "`queue_size` must be at least 1. Received: queue_size=0"),
         ({"prototypes": 0}, "`prototypes` must be at least 1"),
         ({"small_views": -1}, "`small_views` must be at least 0"),
-        ({"xd_passes": "x"}, "`xd_passes` must be one of .*frozen.*Received: xd_passes='x'"),
+        ({"sacl_contrast": "x"}, "`sacl_contrast` must be one of .*across.*contrast='x'"),
         ({"xd_form": "log"}, "`xd_form` must be one of .*neg_log.*Received: xd_form='log'"),
     ],
 )

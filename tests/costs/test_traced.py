@@ -61,9 +61,9 @@ def check(
         options |= {"small_views": 2, "small_flops": forward_flops(tiny_encoder(1, 8))}
     if cached:
         extras["teacher"] = tf.zeros((N, sum(widths)))
-    passes = {"deterministic": not dropout}
+    random = {"deterministic": not dropout}
     cost = training_cost(
-        name, network(slim, **passes), host=network(host, **passes),
+        name, network(slim, **random), host=network(host, **random),
         teacher=network(teacher), objectives=objectives, batch_size=N, epochs=1,
         projector=head or (), teacher_projector=teacher_head, cached_teacher=cached,
         options=Options(**options),
@@ -71,13 +71,9 @@ def check(
     views = (tf.zeros((N, SIDE, SIDE, 3)), tf.zeros((N, SIDE, SIDE, 3)))
     never_run = 0
     if head and "xd_form" not in settings:
-        never_run = pruned_flops(name, N, head[-1], **_passes(settings))
+        never_run = pruned_flops(name, N, head[-1], options.get("sacl_contrast"))
     assert traced_flops(method, (*views, extras)) == cost.per_step + never_run
     return cost
-
-
-def _passes(settings):
-    return {name: value for name, value in settings.items() if name == "xd_passes"}
 
 
 @pytest.mark.parametrize(
@@ -89,10 +85,10 @@ def _passes(settings):
         ("xd", {"xd_form": "neg_log"}),
         ("xd", {"dropout": 0.5}),  # frozen passes of their own
         ("sacl", {}),
-        ("sacl_xd", {"head": (24, 16), "xd_passes": "frozen"}),
-        ("sacl_xd", {"head": (24, 16), "xd_passes": "trained"}),
-        ("sacl_xd", {"dropout": 0.5, "xd_passes": "frozen"}),
-        ("sacl_xd", {"dropout": 0.5, "xd_passes": "trained"}),
+        ("sacl_xd", {"head": (24, 16), "sacl_contrast": "across"}),
+        ("sacl_xd", {"head": (24, 16), "sacl_contrast": "own"}),
+        ("sacl_xd", {"dropout": 0.5, "sacl_contrast": "across"}),
+        ("sacl_xd", {"dropout": 0.5, "sacl_contrast": "own"}),
         ("moco_v2", QUEUE),
         ("swav", {"prototypes": 9}),
     ],
@@ -105,7 +101,7 @@ def test_methods(name, settings):
 def test_an_encoder_of_the_library(name):
     slim, host = (build_encoder("resnet20_cifar", width=w, image_size=32) for w in (0.5, 1.0))
     encoder = SlimmableEncoder(host, slim) if name == "sacl_xd" else slim
-    settings = {"xd_passes": "trained"} if name == "sacl_xd" else {}
+    settings = {"sacl_contrast": "own"} if name == "sacl_xd" else {}
     projector = build_projector(encoder.output_shape[-1], (12, 6))
     method = methods.METHODS[name](encoder, projector, **settings)
     # Not the encoder that is built for 16 px, which has fewer strides.
@@ -142,8 +138,8 @@ def test_objectives_alone(name, teacher_head):
         # The student of a slimmed method is its slim network, which sees view B anyway.
         ("sacl", ("disco",), {"teacher_head": (10, 6)}),
         ("sacl", ("seed",), {"teacher_head": (10, 6)}),
-        ("sacl_xd", ("crd",), {"xd_passes": "frozen"}),
-        ("sacl_xd", ("crd",), {"xd_passes": "trained"}),
+        ("sacl_xd", ("crd",), {"sacl_contrast": "across"}),
+        ("sacl_xd", ("crd",), {"sacl_contrast": "own"}),
         ("barlow_twins", ("disco", "at", "reg"), {}),
         ("xd", ("disco",), {"teacher_head": (10, 6), "cached": True}),
         ("distill", ("crd",), {"head": None, "cached": True}),

@@ -30,12 +30,12 @@ def traced_flops(method, data):
     )
 
 
-def pruned_flops(name, n, d, xd_passes="frozen"):
+def pruned_flops(name, n, d, sacl_contrast=None):
     """FLOPs in the traced graph of a method that never run.
 
     XD's two pairs, and those of host and slim network by themselves: the gradient of the frozen
     side, which nothing reads.
     """
     product = correlation_flops(n, d) - correlation_flops(n, d, frozen=True)
-    pairs = 6 if (name, xd_passes) == ("sacl_xd", "trained") else 2
+    pairs = 6 if (name, sacl_contrast) == ("sacl_xd", "own") else 2
     return pairs * product if "xd" in name else 0

@@ -45,7 +45,7 @@ def graphs_of(run):
         ("sacl_xd", "resnet20_cifar", "float32"),
         ("sacl_xd", "resnet20_cifar", "float64"),
         pytest.param("sacl", "mobilenet_v3_large", "float32", marks=pytest.mark.slow),
-        ("sacl_xd frozen", "resnet20_cifar", "float32"),
+        ("sacl_xd across", "resnet20_cifar", "float32"),
         ("sacl_xd in two widths", "resnet20_cifar", "float32"),
         ("sacl_xd not yet slimmed", "resnet20_cifar", "float32"),
         ("xd", "mobilenet_v1", "float32"),
@@ -62,9 +62,9 @@ def test_no_sum_of_a_step_depends_on_timing(method, encoder, precision):
     if method.endswith(" in two widths"):
         method = method.removesuffix(" in two widths")
         slims = {"slim_widths": (0.5, 0.25)}
-    if method.endswith(" frozen"):
-        method = method.removesuffix(" frozen")
-        slims["xd_passes"] = "frozen"
+    if method.endswith(" across"):
+        method = method.removesuffix(" across")
+        slims["sacl_contrast"] = "across"
     dense = method.endswith(" not yet slimmed")
     method = method.removesuffix(" not yet slimmed")
     config = RunConfig(

@@ -37,7 +37,9 @@ def barlow(c, lambd=0.005):
 
 @pytest.mark.parametrize("pairs", ["same_input", "same_encoder"])
 def test_sacl_xd_is_algorithm_1(pairs):
-    method = make("sacl_xd", xd_passes="frozen", xd_pairs=pairs, xd_form="correlation", alpha=0.7)
+    method = make(
+        "sacl_xd", sacl_contrast="across", xd_pairs=pairs, xd_form="correlation", alpha=0.7
+    )
     x_a, x_b = views()
 
     def z(x, slim):
@@ -54,7 +56,7 @@ def test_sacl_xd_is_algorithm_1(pairs):
 
 
 @pytest.mark.parametrize("form", ["barlow_twins", "correlation"])
-def test_trained_passes_are_xd_of_each_network_and_of_the_slim_one_with_the_host(form):
+def test_own_contrast_is_xd_of_each_network_and_of_the_slim_one_with_the_host(form):
     method = make("sacl_xd", xd_form=form, alpha=0.7)
     x_a, x_b = views()
 
@@ -76,9 +78,9 @@ def test_trained_passes_are_xd_of_each_network_and_of_the_slim_one_with_the_host
     np.testing.assert_allclose(terms["loss"], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("passes", ["trained", "frozen"])
-def test_with_trained_passes_the_host_learns_nothing_from_the_slim_network(passes):
-    method = make("sacl_xd", xd_passes=passes)
+@pytest.mark.parametrize("contrast", ["own", "across"])
+def test_what_the_host_alone_has_learns_from_the_slim_network_only_across(contrast):
+    method = make("sacl_xd", sacl_contrast=contrast)
     alone = XD(method.encoder.host, method.projector)
     kernel = method.encoder.host.get_layer("conv").kernel
     found = []
@@ -87,11 +89,17 @@ def test_with_trained_passes_the_host_learns_nothing_from_the_slim_network(passe
             loss = model.loss_terms(*views())["loss"]
         found.append(tape.gradient(loss, kernel.value)[..., 8:])  # that the host alone has
     same = np.allclose(*found, rtol=1e-4, atol=1e-6)
-    assert np.abs(found[1]).max() > 1e-3 and same == (passes == "trained")
+    assert np.abs(found[1]).max() > 1e-3 and same == (contrast == "own")
+
+
+def test_a_method_that_was_saved_before_it_could_be_told_contrasts_across():
+    config = make("sacl_xd").get_config()
+    assert SACLXD.from_config(config).sacl_contrast == config.pop("sacl_contrast") == "own"
+    assert SACLXD.from_config(config).sacl_contrast == "across"
 
 
 def test_neg_log_adds_to_the_whole_contrastive_loss():
-    method = make("sacl_xd", xd_passes="frozen", xd_form="neg_log", gamma=0.5, alpha=0.1)
+    method = make("sacl_xd", sacl_contrast="across", xd_form="neg_log", gamma=0.5, alpha=0.1)
     terms = method.loss_terms(*views())
     np.testing.assert_allclose(terms["loss"], terms["barlow_twins"] + 0.5 * terms["xd"], rtol=1e-6)
 
@@ -107,7 +115,7 @@ def test_xd_without_passes_of_its_own_equals_xd_with_them():
 def test_the_whole_loss_of_the_pairs_pulls_host_and_slim_network_together():
     x_a, x_b = views()
     off_diagonal, whole = (
-        make("sacl_xd", xd_passes="frozen", xd_form=form, alpha=0.7).loss_terms(x_a, x_b)
+        make("sacl_xd", sacl_contrast="across", xd_form=form, alpha=0.7).loss_terms(x_a, x_b)
         for form in ("correlation", "barlow_twins")
     )
     method = make("sacl_xd")
@@ -137,15 +145,15 @@ def test_of_one_network_the_diagonal_of_the_pairs_is_none():
         ("sacl", 0, 2),
         ("sacl_xd", 0, 4),
         ("sacl_xd", 0.5, 8),
-        ("sacl_xd frozen", 0, 4),
-        ("sacl_xd frozen", 0.5, 4),
+        ("sacl_xd across", 0, 4),
+        ("sacl_xd across", 0.5, 4),
         ("moco_v2", 0, 2),  # a query, a key
         ("swav", 0, 2),
     ],
 )
 def test_each_network_runs_as_often_as_the_method_says(name, dropout, passes):
-    name, *passes_of_xd = name.split()
-    settings = {"xd_passes": passes_of_xd[0]} if passes_of_xd else {}
+    name, *contrast = name.split()
+    settings = {"sacl_contrast": contrast[0]} if contrast else {}
     method = make(name, dropout=dropout, **settings)
     method.compile(keras.optimizers.SGD(0.1))
     method.train_step(views())
@@ -187,7 +195,7 @@ def test_frozen_passes_give_no_gradient_and_leave_the_statistics():
         np.testing.assert_array_equal(np.asarray(v), old)
 
 
-def test_dropout_differs_between_the_two_passes_of_xd():
+def test_dropout_differs_between_the_two_contrast():
     method = make("xd", dropout=0.5)
     x_a, _ = views()
     assert not np.allclose(method.frozen_embed(x_a), method.frozen_embed(x_a))
@@ -281,13 +289,13 @@ def test_bad_arguments_are_named():
         with pytest.raises(ValueError, match=f"`{name}` must .*Received: {name}={value!r}"):
             XD(encoder, projector, **settings)
     slimmable = SlimmableEncoder(network(1.5), encoder)
-    with pytest.raises(ValueError, match="`xd_passes` must be .*Received: xd_passes='x'"):
-        SACLXD(slimmable, build_projector(12, (4,)), xd_passes="x")
+    with pytest.raises(ValueError, match="`sacl_contrast` must be .*Received: sacl_contrast='x'"):
+        SACLXD(slimmable, build_projector(12, (4,)), sacl_contrast="x")
     for settings, expected in (
-        ({"xd_pairs": "same_encoder"}, '`xd_pairs` must be "same_input"'),
-        ({"xd_form": "neg_log"}, '`xd_form` must not be "neg_log"'),
+        ({"xd_pairs": "same_encoder"}, "`xd_pairs` must not be 'same_encoder'"),
+        ({"xd_form": "neg_log"}, "`xd_form` must not be 'neg_log'"),
     ):
-        with pytest.raises(ValueError, match=f'{expected} with xd_passes="trained"'):
+        with pytest.raises(ValueError, match=f'{expected} with sacl_contrast="own"'):
             SACLXD(slimmable, build_projector(12, (4,)), **settings)
     with pytest.raises(ValueError, match="`distiller` must be a Distiller"):
         Distillation(encoder)

@@ -64,7 +64,7 @@ def test_equals_the_operations_of_the_step(config):
     method = build_method(config, IMAGES, distiller)
     cost = run_cost(config, IMAGES, teacher)
     views = tf.zeros((N, SIDE, SIDE, 3)), tf.zeros((N, SIDE, SIDE, 3))
-    expected = cost.per_step + pruned_flops(config.method, N, 6, config.xd_passes)
+    expected = cost.per_step + pruned_flops(config.method, N, 6, config.sacl_contrast)
     assert traced_flops(method, (*views, extras)) == expected
     assert cost.images == 992 and cost.epochs == 3 and not cost.left_out
 

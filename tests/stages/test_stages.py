@@ -205,14 +205,14 @@ def test_without_a_wider_host_sacl_is_what_is_left_of_it():
     assert type(build_networks(one)[0]) is SlimmableEncoder
 
 
-def test_the_host_is_alone_for_a_third_of_the_epochs_unless_all_passes_are_trained():
+def test_the_host_is_alone_for_a_third_of_the_epochs_unless_each_network_contrasts_its_own():
     dense = {
         epochs: RunConfig(method="sacl", epochs=epochs).validated().dense_epochs
         for epochs in (1, 2, 3, 12, 100)
     }
     assert dense == {1: 0, 2: 0, 3: 1, 12: 4, 100: 33}
-    assert RunConfig(xd_passes="frozen", epochs=12).validated().dense_epochs == 4
-    assert RunConfig(xd_passes="trained", epochs=12).validated().dense_epochs == 0
+    assert RunConfig(sacl_contrast="across", epochs=12).validated().dense_epochs == 4
+    assert RunConfig(sacl_contrast="own", epochs=12).validated().dense_epochs == 0
     assert RunConfig(method="sacl", slim_start_epoch=0).validated().dense_epochs == 0
     config = RunConfig(method="xd", slim_start_epoch=5).validated()
     assert config.dense_epochs == 0 and config.idle() == ["slim_start_epoch"]
