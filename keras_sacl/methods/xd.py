@@ -15,10 +15,10 @@ class CrossDistillation(BarlowTwins):
     "Slimmed Asymmetrical Contrastive Learning and Cross Distillation for Lightweight Model
     Training" (2023): L = alpha L_BT + (1 - alpha) L_XD. L_XD is Barlow Twins' loss of the pairs,
     whose diagonal pulls them together, as in the authors' development code
-    (github.com/mengjian0502/solo-learn-sparse): in short runs of SACL + XD as
-    Algorithm 1 passes it taught more, with alpha 0.5, than the terms off the diagonal alone with 0.9, `xd_form="correlation"`, which is
-    Algorithm 1. With `xd_form="neg_log"`
-    (supplement, equation 1) L = L_BT + gamma L_XD.
+    (github.com/mengjian0502/solo-learn-sparse): in short runs of SACL + XD as Algorithm 1 passes
+    it taught more, with alpha 0.5, than the terms off the diagonal alone with 0.9,
+    `xd_form="correlation"`, which is Algorithm 1's. With `xd_form="neg_log"` (supplement,
+    equation 1) L = L_BT + gamma L_XD.
 
     Args:
         encoder, projector, lambd, loss_scale: As in `BarlowTwins`.
