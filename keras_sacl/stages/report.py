@@ -160,8 +160,11 @@ def _slimmed(method, views):
 
     found = [(z(a, False), z(b, True), z(a, True), z(b, False)) for a, b in views]
     z_a, z_b, other_a, other_b = (np.concatenate(part) for part in zip(*found, strict=True))
+    contrasted = {"z_A (host), z_B (slim)": (z_a, z_b)}
+    if getattr(method, "sacl_contrast", "across") == "own":  # which SACL without XD is not told
+        contrasted = {"slim: z_A, z_B": (other_a, z_b), "host: z_A, z_B": (z_a, other_b)}
     return {
-        "views": {"z_A (host), z_B (slim)": (z_a, z_b)},
+        "views": contrasted,
         "encoders": {"view A: host, slim": (z_a, other_a), "view B: slim, host": (z_b, other_b)},
     }
 

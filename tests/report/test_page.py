@@ -190,7 +190,8 @@ def trained(tmp_path_factory):
 def test_the_stage_writes_the_report_of_a_run(trained):
     config, run_dir = trained
     page = run_dir.report.read_text(encoding="utf-8")
-    assert "z_A (host), z_B (slim)" in page and "Information plane" in page
+    assert "slim: z_A, z_B" in page and "host: z_A, z_B" in page
+    assert "Information plane" in page
     assert "Nearest neighbours" in page and "encoder.tflite" in page and "GFLOPs" in page
     assert "tensorflow" in page and 'class="note">No ' not in page
     found = collect(config, run_dir)
@@ -198,8 +199,10 @@ def test_the_stage_writes_the_report_of_a_run(trained):
     for named in found.looks.correlations.values():
         for matrix in named.values():
             assert np.abs(matrix).max() <= 1 + 1e-6
-    host_and_slim = next(iter(found.looks.correlations.values()))
-    assert np.diag(next(iter(host_and_slim.values()))).mean() > 0.1
+    # What the loss pulls together has drawn together, in two epochs a little.
+    for named in found.looks.correlations.values():
+        for title, matrix in named.items():
+            assert np.diag(matrix).mean() > 0.1, title
 
 
 def test_what_cannot_be_shown_is_said(trained, tmp_path):
