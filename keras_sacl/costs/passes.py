@@ -43,7 +43,7 @@ class Options:
         small_flops: FLOPs of a forward pass of one of them; None: as if convolutions cost in
             proportion to the pixels, 96 x 96 of 224 x 224.
         xd_form: Of XD, one of `XD_FORMS`.
-        contrast: Of SACL + XD, one of `CONTRASTS`.
+        sacl_contrast: Of SACL + XD, one of `CONTRASTS`.
 
     Raises:
         ValueError: On a number that is too small, or an unknown name.

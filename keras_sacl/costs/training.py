@@ -177,8 +177,9 @@ class _Side(typing.NamedTuple):
 def _own_passes(ledger, networks, project, options):
     """FLOPs of an image, by part, without objectives."""
     found, passes = collections.Counter(), ledger.passes
+    # Random layers make the frozen passes differ from those that they would reuse.
     random = (name for name in ledger.reuses if not networks[name].deterministic)
-    passes += tuple(Pass(name, "ab", False) for name in random)  # no two of which are the same
+    passes += tuple(Pass(name, "ab", False) for name in random)
     for p in passes:
         forward = networks[p.network].flops + project
         found[p.network] += len(p.views) * (3 if p.trained else 1) * forward
