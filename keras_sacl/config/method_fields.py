@@ -28,7 +28,12 @@ class MethodFields:
         of=("xd", "sacl_xd"),
     )
     lambd: float = setting(
-        0.005, "Weight of the off-diagonal terms of Barlow Twins and XD.", low=0, of=CORRELATING
+        0.005,
+        "Weight of the off-diagonal terms of Barlow Twins and XD. There are D - 1 for each on the "
+        "diagonal: times D it is 20 in SACL's paper and 41 in that of Barlow Twins, so that a "
+        "narrower projector takes a larger one.",
+        low=0,
+        of=CORRELATING,
     )
     loss_scale: float | None = setting(
         None,
