@@ -117,6 +117,24 @@ def barlow_twins(z_a, z_b, lambd=0.005):
     return on_diagonal + lambd * off_diagonal
 
 
+def barlow_twins_by_chance(num_images, dimensions, lambd=0.005):
+    """What `barlow_twins` is on average of two embeddings that have nothing to do with each other.
+
+    The square of the correlation of N pairs of independent numbers, those of one side normal, is
+    1 / (N - 1) on average. A loss near this level says that a view tells nothing of the other.
+
+    Args:
+        num_images: N, of the global batch.
+        dimensions: D.
+        lambd: Weight of the off-diagonal terms.
+
+    Returns:
+        A float.
+    """
+    square = 1 / (num_images - 1)
+    return dimensions * (1 + square) + lambd * dimensions * (dimensions - 1) * square
+
+
 def cross_distillation(pair_a, pair_b, lambd=0.005, diagonal=False):
     """lambd / 2 * (sum_{i != j} C_ij(pair_a)^2 + sum_{i != j} C_ij(pair_b)^2).
 

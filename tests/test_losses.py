@@ -33,6 +33,15 @@ def float32(*arrays):
     return [tf.constant(a, "float32") for a in arrays]
 
 
+@pytest.mark.parametrize("n, d, lambd", [(16, 40, 0.1), (128, 256, 0.03)])
+def test_chance_is_the_mean_over_independent_embeddings(n, d, lambd):
+    rng = np.random.default_rng(0)
+    pairs = [(rng.normal(size=(n, d)), rng.normal(size=(n, d))) for _ in range(200)]
+    found = [on + lambd * off for on, off in (oracle_terms(a, b) for a, b in pairs)]
+    error = 4 * np.std(found) / np.sqrt(len(found))
+    assert losses.barlow_twins_by_chance(n, d, lambd) == pytest.approx(np.mean(found), abs=error)
+
+
 @pytest.mark.parametrize("n, d", [(16, 40), (64, 64), (96, 24)])
 @pytest.mark.parametrize("gram", [True, False, "auto"])
 def test_terms_equal_the_oracle_by_either_path(n, d, gram):

@@ -3,13 +3,17 @@
 import collections
 import time
 
-from keras_sacl import callbacks
+from keras_sacl import callbacks, losses
 from keras_sacl.keras_files import save_keras
 from keras_sacl.precision import with_precision
 from keras_sacl.stages.build import deployed_float32
 from keras_sacl.stages.environment import environment
 from keras_sacl.stages.inputs import training_images
 from keras_sacl.stages.training import Training, has_gpu
+
+# Of the level of chance: what a run of Barlow Twins ended with that had learned nothing was 0.95 of
+# it, and 0.83 the highest that one which had learned was seen to end with (docs/results.md).
+_LITTLE = 0.9
 
 
 def pretrain(config, run_dir, say=print):
@@ -59,9 +63,24 @@ def pretrain(config, run_dir, say=print):
         "seconds_this_session": round(time.perf_counter() - started, 1),
         "final": lines[-1] if lines else None,
     }
+    if lines:
+        _say_if_little_was_learned(config, method, lines[-1], say)
     run_dir.record("environment", environment())
     run_dir.record("pretrain", result)
     return result
+
+
+def _say_if_little_was_learned(config, method, final, say):
+    if "barlow_twins" not in final:
+        return
+    dimensions = method.projector.output_shape[-1]
+    chance = losses.barlow_twins_by_chance(config.batch_size, dimensions, config.lambd)
+    if final["barlow_twins"] > _LITTLE * chance:
+        say(
+            f"little was learned: barlow_twins is {final['barlow_twins']:.0f}, and would be "
+            f"{chance:.0f} if the views had nothing to do with each other; a smaller --lambd (it "
+            f"is {config.lambd:g}) or more steps usually help"
+        )
 
 
 def describe(config, method, source, steps, say):

@@ -64,6 +64,18 @@ def run(config):
     return run_dir, said
 
 
+@pytest.mark.parametrize("lambd, little", [(5.0, True), (0.005, False)])
+def test_a_loss_no_better_than_chance_is_said(tmp_path, lambd, little):
+    settings = {**SMALL, "method": "barlow_twins", "epochs": 3, "lambd": lambd}
+    config = RunConfig(
+        **settings, dataset="digits", run_dir=str(tmp_path / "run"), stages=("pretrain",)
+    ).validated()
+    _, said = run(config)
+    lines = [line for line in said if line.startswith("little was learned: barlow_twins is ")]
+    assert len(lines) == little
+    assert not lines or "a smaller --lambd (it is 5) or more steps" in lines[0]
+
+
 def test_a_folder_without_labels_is_pretrained_and_exported(photos, tmp_path):
     config = RunConfig(
         **SMALL, dataset=str(photos), run_dir=str(tmp_path / "run"), export_formats=("tflite",),
