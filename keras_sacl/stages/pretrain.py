@@ -11,8 +11,8 @@ from keras_sacl.stages.environment import environment
 from keras_sacl.stages.inputs import training_images
 from keras_sacl.stages.training import Training, has_gpu
 
-# Of the level of chance: what a run of Barlow Twins ended with that had learned nothing was 0.95 of
-# it, and 0.83 the highest that one which had learned was seen to end with (docs/results.md).
+# Of the level of chance. A run that had learned nothing ended at 0.95 of it, and the highest end of
+# one that had learned was 0.83 (docs/results.md).
 _LITTLE = 0.9
 
 
