@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import pytest
+
 from keras_sacl.config import RunConfig, distilling, method_fields, training_fields
 from keras_sacl.distillation import OBJECTIVES
 from keras_sacl.methods import METHODS
@@ -25,6 +27,23 @@ def test_a_default_is_within_its_own_limits():
 def test_the_scale_of_a_loss_of_a_few_nats_is_one():
     for method, scale in (("barlow_twins", 0.1), ("moco_v2", 1.0), ("swav", 1.0)):
         assert RunConfig(method=method, optimizer="sgd").validated().loss_scale == scale
+
+
+@pytest.mark.parametrize(
+    "settings, lambd",
+    [
+        ({"method": "xd", "projector": "64-1024"}, 0.03),
+        ({"method": "sacl_xd"}, 0.015),  # the projector's default has 2,048
+        ({"method": "sacl_xd", "sacl_contrast": "across", "projector": "256"}, 0.12),
+        ({"method": "sacl", "projector": "256"}, 0.005),
+        ({"method": "barlow_twins", "projector": "256"}, 0.005),
+        ({"method": "xd", "projector": "256", "lambd": 0.0}, 0.0),
+        ({"method": "moco_v2"}, None),
+    ],
+)
+def test_lambd_goes_by_the_method_and_with_xd_by_the_projector(settings, lambd):
+    found = RunConfig(**settings).validated()
+    assert found.lambd == pytest.approx(lambd) and "lambd" not in found.idle()
 
 
 def test_settings_without_effect_are_named():

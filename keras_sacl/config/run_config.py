@@ -84,6 +84,7 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
         if self.method != "distill":
             missing["projector"] = defaults.PROJECTORS.get(self.method, defaults.PROJECTOR)
             missing["projector_batch_norm"] = self.method != "moco_v2"
+            missing["lambd"] = config._lambd(self.projector or missing["projector"])
         if self.small_views:
             missing["small_size"] = max(8, round(self.image_size * 3 / 7))
         missing = {k: v for k, v in missing.items() if getattr(config, k) is None}
@@ -92,6 +93,15 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
         config._check_schedule()
         distilling.check(config)
         return config
+
+    def _lambd(self, projector):
+        """The default of lambd with a projector; None where the method has no such loss."""
+        from keras_sacl.heads import parse_projector
+        from keras_sacl.methods.xd import default_lambd
+
+        if self.effective_method in ("xd", "sacl_xd"):
+            return default_lambd(parse_projector(projector)[-1])
+        return defaults.LAMBD if self.method in defaults.CORRELATING else None
 
     @property
     def _contrasts_its_own(self):
@@ -111,12 +121,12 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
         if self.eval_encoder is not None and self.stages != ("evaluate",):
             raise ConfigError("eval_encoder", self.eval_encoder, "needs --stages=evaluate")
         check_between("warmup_epochs", self.warmup_epochs, 0, self.epochs)
+        if self.projector is not None:
+            check_layer_widths("projector", self.projector)
 
     def _check_method(self):
         from keras_sacl.encoders import FIXED_SIZE, TRANSFORMERS
 
-        if self.projector is not None:
-            check_layer_widths("projector", self.projector)
         if self.small_views and self.method != "swav":
             raise ConfigError("small_views", self.small_views, "needs --method=swav")
         if self.small_views and self.encoder in FIXED_SIZE:

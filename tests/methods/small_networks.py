@@ -67,6 +67,8 @@ def distiller(objectives=None, weights=None, **settings):
 SETTINGS = {
     "moco_v2": {"queue_size": 40, "key_momentum": 0.9, "key_batch_norm": "sync"},
     "swav": {"prototypes": 20},
+    "xd": {"lambd": 0.005},
+    "sacl_xd": {"lambd": 0.005},
 }
 
 

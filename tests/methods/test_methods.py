@@ -81,7 +81,7 @@ def test_own_contrast_is_xd_of_each_network_and_of_the_slim_one_with_the_host(fo
 @pytest.mark.parametrize("contrast", ["own", "across"])
 def test_what_the_host_alone_has_learns_from_the_slim_network_only_across(contrast):
     method = make("sacl_xd", sacl_contrast=contrast)
-    alone = XD(method.encoder.host, method.projector)
+    alone = XD(method.encoder.host, method.projector, lambd=method.lambd)
     kernel = method.encoder.host.get_layer("conv").kernel
     found = []
     for model in (method, alone):
@@ -276,6 +276,14 @@ def test_a_method_of_ones_own_is_one_method():
     method = Mine(encoder, build_projector(8, (4,)))
     method.compile("adam")
     assert method.fit(tf.data.Dataset.from_tensors(views()), verbose=0).history["loss"]
+
+
+@pytest.mark.parametrize("dimensions, expected", [(256, 0.12), (1024, 0.03), (4096, 0.0075)])
+def test_lambd_of_xd_keeps_the_weight_of_a_dimension(dimensions, expected):
+    encoder = network(1)
+    method = XD(encoder, build_projector(8, (4, dimensions)))
+    assert method.lambd == method.get_config()["lambd"] == pytest.approx(expected)
+    assert XD(encoder, method.projector, lambd=0).lambd == 0
 
 
 def test_bad_arguments_are_named():
