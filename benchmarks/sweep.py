@@ -11,6 +11,7 @@ same settings. Files whose names begin with "base" are left out: others include 
 """
 
 import argparse
+import itertools
 import json
 import pathlib
 import statistics
@@ -192,7 +193,7 @@ def results(run_dir):
     """What a run reached: a flat dict."""
     run = RunDir(run_dir)
     epochs, config = read_metrics(run.metrics), settings_of(run)
-    seconds = training_seconds(epochs, config.dense_epochs if config else 0)
+    seconds = training_seconds(epochs, config.changes if config else ())
     evaluated = run.results()["evaluate"]
     scores = {name: value for name, value in evaluated.items() if is_score(name)}
     curve = [
@@ -205,19 +206,20 @@ def results(run_dir):
     }  # fmt: skip
 
 
-def training_seconds(epochs, dense):
+def training_seconds(epochs, changes=()):
     """What each epoch takes without the k-NN monitor.
 
     Args:
         epochs: Lines of a run's metrics.
-        dense: How many of them trained the host alone, which is faster.
+        changes: After how many of them other networks train, each of which takes its own time.
 
     Returns:
         A list of seconds: for each epoch the median of those of its kind that were not watched,
         without the first, which makes the graph, where there are others.
     """
     found = []
-    for kind in (epochs[:dense], epochs[dense:]):
+    for start, end in itertools.pairwise((0, *changes, len(epochs))):
+        kind = epochs[start:end]
         later = [epoch["seconds"] for epoch in kind[1:] if "knn_top1" not in epoch]
         seconds = later or [epoch["seconds"] for epoch in kind]
         found += [statistics.median(seconds)] * len(kind) if kind else []

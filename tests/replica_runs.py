@@ -80,8 +80,8 @@ def main(replicas, out, encoder, *names):
                 small_views=config.small_views, small_size=config.small_size,
                 rows=rows if config.cache_teacher else None,
             )  # fmt: skip
-            # The host alone at first, and its channels another time from the first step on.
-            schedule = [SlimSchedule(2)] if name.startswith("sacl_xd") else []
+            # The host alone at first, then both networks, the slim network alone in the end.
+            schedule = [SlimSchedule(2, 4)] if name.startswith("sacl_xd") else []
             history = method.fit(data.take(steps), verbose=0, shuffle=False, callbacks=schedule)
             assert method.distribute_strategy.num_replicas_in_sync == replicas
             variables = {"": method.variables, "optimizer/": method.optimizer.variables}

@@ -25,7 +25,8 @@ FLAGS = (
     "--stages=pretrain --method=sacl_xd --dataset=digits --augmentation=digits "
     "--encoder=resnet20_cifar --width=0.5 --image_size=16 --slim_selection=magnitude "
     "--slim_refresh_steps=5 --projector=64-64 --batch_size=64 --optimizer=adamw --epochs=6 "
-    "--slim_start_epoch=2 --knn_every=2 --checkpoint_steps=7 --keep_checkpoints=2 --verbose=quiet"
+    "--slim_start_epoch=2 --slim_alone_epochs=1 --knn_every=2 --checkpoint_steps=7 "
+    "--keep_checkpoints=2 --verbose=quiet"
 ).split()
 _MOST_SECONDS_TO_STOP = 30
 

@@ -53,7 +53,8 @@ def folder(tmp_path_factory):
     for name, setting, more in (
         ("dense", "slim_start_epoch", ["--sacl_contrast=across"]),
         ("across", "sacl_contrast", []),
-        ("older", "sacl_contrast slim_start_epoch", []),
+        ("ended", "slim_alone_epochs", []),
+        ("older", "sacl_contrast slim_start_epoch slim_alone_epochs", []),
     ):
         lines = config(*more).flag_lines()
         without = [line for line in lines if not any(name in line for name in setting.split())]

@@ -6,6 +6,8 @@ import keras
 class SlimRefresh(keras.callbacks.Callback):
     """Calls `refresh_channels` of the model's `SlimmableEncoder` every `steps` steps.
 
+    Not while the slim network trains alone, since what the host alone has stays behind then.
+
     Args:
         steps: Steps between two selections, counted from the start of training, so that a
             resumed run selects at the same steps.
@@ -18,5 +20,6 @@ class SlimRefresh(keras.callbacks.Callback):
         self.steps = steps
 
     def on_train_batch_end(self, batch, logs=None):
-        if int(self.model.optimizer.iterations.numpy()) % self.steps == 0:
-            self.model.encoder.refresh_channels()
+        encoder, done = self.model.encoder, int(self.model.optimizer.iterations.numpy())
+        if done % self.steps == 0 and encoder.trains != "slim":
+            encoder.refresh_channels()

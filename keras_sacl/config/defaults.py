@@ -12,7 +12,7 @@ WITHOUT_SLIMMING = {"sacl": "barlow_twins", "sacl_xd": "xd"}
 # What sacl_xd can do with sacl_contrast="across" alone.
 ACROSS_ONLY = {"xd_pairs": "same_encoder", "xd_form": "neg_log"}
 # What versions without these settings did.
-EARLIER = {"sacl_contrast": "across", "slim_start_epoch": 0}
+EARLIER = {"sacl_contrast": "across", "slim_start_epoch": 0, "slim_alone_epochs": 0}
 PROJECTORS = {"moco_v2": "2048-128", "swav": "2048-128"}
 PROJECTOR = "2048-2048-2048"
 TEMPERATURES = {"moco_v2": 0.2, "swav": 0.1}

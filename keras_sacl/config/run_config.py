@@ -45,6 +45,17 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
         """Epochs at the start in which the host is trained alone."""
         return (self.slim_start_epoch or 0) if self.slims else 0
 
+    @property
+    def alone_epochs(self):
+        """Epochs at the end in which the slim network is trained alone."""
+        return (self.slim_alone_epochs or 0) if self.slims else 0
+
+    @property
+    def changes(self):
+        """The epochs after which other networks train than before, in order."""
+        found = (self.dense_epochs, self.epochs - self.alone_epochs)
+        return tuple(epoch for epoch in found if 0 < epoch < self.epochs)
+
     def validated(self):
         """This configuration with the defaults that hang on others filled in.
 
@@ -72,13 +83,17 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
             host_width=host_width,
             drop_epochs=numbers("drop_epochs", self.drop_epochs, "90,120"),
         )
-        start = 0 if config._contrasts_its_own else self.epochs // 3
+        third = self.epochs // 3
+        start, alone = (0, third) if config._contrasts_its_own else (third, 0)
+        if self.slim_start_epoch is not None:
+            alone = max(0, min(alone, self.epochs - 1 - self.slim_start_epoch))
         missing = {
             "learning_rate": defaults.LEARNING_RATES[self.optimizer],
             "loss_scale": (
                 defaults.LOSS_SCALES[self.optimizer] if self.method in defaults.CORRELATING else 1.0
             ),
             "slim_start_epoch": start if config.slims else None,
+            "slim_alone_epochs": alone if config.slims else None,
             "temperature": defaults.TEMPERATURES.get(self.method),
         }
         if self.method != "distill":
@@ -151,6 +166,8 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
             if self._contrasts_its_own and getattr(self, name) == value:
                 raise ConfigError(name, value, "needs --sacl_contrast=across")
         check_between("slim_start_epoch", self.dense_epochs, 0, self.epochs - 1)
+        both = self.epochs - self.dense_epochs
+        check_between("slim_alone_epochs", self.alone_epochs, 0, both - 1)
         if self.init_from is not None and self.slims:
             raise ConfigError(
                 "init_from", self.init_from,
@@ -268,8 +285,9 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
             values[name] = parsed(fields[name], value)
         earlier = defaults.EARLIER
         config = cls(**{"sacl_contrast": earlier["sacl_contrast"], **values}).validated()
-        if config.slims and "slim_start_epoch" not in values:
-            config = dataclasses.replace(config, slim_start_epoch=earlier["slim_start_epoch"])
+        schedule = {"slim_start_epoch", "slim_alone_epochs"} - values.keys()
+        if config.slims:
+            config = dataclasses.replace(config, **{name: earlier[name] for name in schedule})
         return config
 
     def flag_lines(self):

@@ -50,6 +50,14 @@ class TrainingFields:
         low=0,
         of=("sacl", "sacl_xd"),
     )
+    slim_alone_epochs: int | None = setting(
+        None,
+        "Epochs at the end in which sacl and sacl_xd leave the host as it is and train the slim "
+        "network alone, as barlow_twins and xd would. Default: a third of --epochs for sacl_xd "
+        "with --sacl_contrast=own, else 0.",
+        low=0,
+        of=("sacl", "sacl_xd"),
+    )
     slim_execution: str = setting(
         "slice", "How the slim network runs: slice (fast) or mask.", choices=("slice", "mask")
     )

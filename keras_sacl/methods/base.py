@@ -137,7 +137,7 @@ class TwoViewMethod(keras.Model):
         return global_batch(frozen_call(self._training.projector, features))
 
     def _pass_key(self, x, slim=False, **kwargs):
-        slim = slim and self.encoder.slimming  # else it is the host
+        slim = self._slimmable and self.encoder.trains_slim(slim)
         return id(x), slim, *sorted(kwargs.items())
 
     @property
@@ -206,7 +206,7 @@ class TwoViewMethod(keras.Model):
                 found = self.distiller.terms(self.encode_deployed, views[:2], rows)
         finally:
             step.passes = None
-        if self._slimmable and not self.encoder.slimming:
+        if self._slimmable and self.encoder.trains == "host":
             self.encoder.take_statistics()
         if self.distiller is None:
             return terms

@@ -19,7 +19,7 @@ ACROSS_ONLY = {"xd_pairs": "same_encoder", "xd_form": "neg_log"}
 class SACL(BarlowTwins):
     """Slimmed asymmetrical contrastive learning: the host sees view A, the slim network view B.
 
-    While the encoder's `slimming` is False the two are one, and this is Barlow Twins of the host.
+    While the encoder trains "host" or "slim" alone the two are one, and this is its Barlow Twins.
 
     Args: as in `BarlowTwins`; the encoder is a `SlimmableEncoder`.
     """
@@ -54,8 +54,8 @@ class SACLXD(CrossDistillation):
     half times the FLOPs. The logs are those of the slim network: "barlow_twins" of its two views,
     "xd" L_D.
 
-    While the encoder's `slimming` is False either is XD of the host, whose frozen passes are not
-    run.
+    While the encoder trains "host" or "slim" alone either is XD of that network, whose frozen
+    passes are not run.
 
     Args: as in `CrossDistillation`; the encoder is a `SlimmableEncoder`.
         sacl_contrast: "own" or "across". With "own", `xd_pairs` are those of one input, and
@@ -79,7 +79,7 @@ class SACLXD(CrossDistillation):
                 )
 
     def loss_terms(self, x_a, x_b):
-        if self.sacl_contrast == "own" and self.encoder.slimming:
+        if self.sacl_contrast == "own" and self.encoder.trains == "both":
             return self._own_contrast(x_a, x_b)
 
         # SACL forward pass: z_A = h(f(x_A)), z_B = h(f_s(x_B)).

@@ -79,8 +79,8 @@ def report_page(runs):
     parts += _section("Scores", tables.score_table(runs), _SCORES)
     parts += _section("Files evaluated", tables.file_table(runs))
     parts += _section("Fine-tuning", _finetuning(runs))
-    started = _SLIMMED if any(run.slim_start for run in runs) else ""
-    parts += _section("Learning", _learning(runs), started)
+    changed = _CHANGES if any(run.changes for run in runs) else ""
+    parts += _section("Learning", _learning(runs), changed)
     for run in runs:
         parts += _looks(run, several)
     parts += _section("Exported files", tables.export_table(runs), _EXPORTS)
@@ -106,9 +106,9 @@ _CORRELATIONS = {
     "encoders": "<b>Embeddings of one view by host and slim network.</b> The nearer to a clean "
     "diagonal, the less sparsity alone has pulled the two apart.",
 }
-_SLIMMED = (
-    "Dotted: slimming starts. Until then the host is trained, and the slim network is what "
-    "happens to lie in it."
+_CHANGES = (
+    "Dotted: other networks train from there on. Where the host begins alone, the slim network is "
+    "until then what happens to lie in it; where the slim network ends alone, the host rests."
 )
 _SCORES = (
     "On frozen features, at the last epoch; beside them the same encoder before training. Scores "
@@ -139,7 +139,7 @@ def _learning(runs):
     for name, axis, caption in _CURVES:
         seen = [run for run in runs if run.curve(name)[0]]
         if seen:
-            marks = [run.slim_start for run in seen]
+            marks = [run.changes for run in seen]
             curves = [(run.name, *run.curve(name)) for run in seen]
             chart = charts.line_chart(curves, x="epoch", y=axis, log=name == "loss", marks=marks)
             figures.append(_figure(chart, caption))

@@ -65,9 +65,9 @@ class RunReport:
         return tuple(zip(*points, strict=True)) if points else ((), ())
 
     @functools.cached_property  # each curve asks for it
-    def slim_start(self):
-        """Epochs after which slimming started; None where that was at once, or never."""
+    def changes(self):
+        """The epochs after which other networks trained than before: see `RunConfig.changes`."""
         try:
-            return RunConfig.from_flag_lines("\n".join(self.flag_lines)).dense_epochs or None
+            return RunConfig.from_flag_lines("\n".join(self.flag_lines)).changes
         except ConfigError:  # of a version with other settings
-            return None
+            return ()

@@ -23,9 +23,10 @@ class SlimmableEncoder(keras.Model):
     shared, the moving statistics are not: the slim network's activations have others, and mixing
     the two is what ruins a slimmed network at inference.
 
-    While `slimming` is False a training pass of the slim network is the host's (M is all ones), and
-    each step of a method ends with `take_statistics`: what is extracted, and what runs in
-    inference, is the slim network always. See `SlimSchedule`.
+    `trains` says what a training pass runs: "both" what is asked for; "host" the host, whatever is
+    asked for (M is all ones), and each step of a method ends with `take_statistics`; "slim" the
+    slim network. What is extracted, and what runs in inference, is the slim network always. See
+    `SlimSchedule`.
 
     "Slimmed Asymmetrical Contrastive Learning and Cross Distillation" (2023): theta_s = theta M.
 
@@ -56,7 +57,7 @@ class SlimmableEncoder(keras.Model):
                 f"`selection` must be one of {SELECTIONS}. Received: selection={selection!r}"
             )
         self.execution, self.selection = execution, selection
-        self.slimming = True
+        self.trains = "both"
         self.host = host
         layers, pairs = pairing.check_pair(host, slim)
         # In a namespace, out of Keras' sight: the slim model's own values are not part of the
@@ -111,9 +112,13 @@ class SlimmableEncoder(keras.Model):
 
     def call(self, x, slim=False, training=None):
         """(B, H, W, C) pixels to (B, F) features of the host's width F."""
-        if not slim or (training and not self.slimming):
+        if not (self.trains_slim(slim) if training else slim):
             return self._plan.host_pass(x, training=training)
         return self._slim_pass(x, training)
+
+    def trains_slim(self, slim):
+        """Whether a training pass, of the slim network if so asked, is the slim network's."""
+        return bool(slim) if self.trains == "both" else self.trains == "slim"
 
     def compute_output_shape(self, input_shape):
         return self.host.compute_output_shape(input_shape)

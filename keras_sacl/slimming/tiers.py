@@ -19,8 +19,8 @@ class TieredEncoder(SlimmableEncoder):
     it; each has its own moving statistics, which only its own passes move.
 
     "Universally Slimmable Networks and Improved Training Techniques" (2019) trains many widths of
-    one network so; here the host sees every step, as in SACL. While `slimming` is False all tiers
-    are the host in training, and nothing is drawn.
+    one network so; here the host sees every step, as in SACL. While `trains` is "host" all
+    tiers are the host in training, and nothing is drawn.
 
     Args:
         host: A `keras.Model`, (B, H, W, C) to (B, F).
@@ -92,7 +92,7 @@ class TieredEncoder(SlimmableEncoder):
             branches = [functools.partial(branch, tier) for tier in range(self.tiers)]
             return tf.switch_case(drawn_tier(self.seed, step, self.tiers), branches)
 
-        if self.tiers == 1 or not self.slimming:
+        if self.tiers == 1 or self.trains == "host":
             return function(*args)
         if replica_count() == 1:
             return choose(None, *args)

@@ -21,7 +21,7 @@ def run_cost(config, images, teacher=None):
 
     Returns:
         A `Cost`: of several widths, the mean, for each has the same share of the steps; with the
-        epochs of the host alone, the mean over the run. If --teacher cannot be loaded it is left
+        epochs of one network alone, the mean over the run. If --teacher cannot be loaded it is left
         out, with all that its widths decide, and `left_out` says so.
     """
     added, left_out, settings = {}, "", {}
@@ -42,14 +42,34 @@ def run_cost(config, images, teacher=None):
         training_cost(config.effective_method, _deployed(config, width), host=host, **settings)
         for width in config.widths
     ]
-    parts = {part: sum(c.parts[part] for c in costs) / len(costs) for part in costs[0].parts}
-    if config.dense_epochs:
-        alone = training_cost(defaults.WITHOUT_SLIMMING[config.method], host, **settings).parts
-        alone |= {"host": alone["slim"], "slim": 0.0}
-        share = config.dense_epochs / config.epochs
-        parts = {part: share * alone[part] + (1 - share) * parts[part] for part in parts}
+    parts = _mean(costs)
+    if config.dense_epochs or config.alone_epochs:
+        parts = _mean_of_phases(config, parts, host, settings)
     trained = images // config.batch_size * config.batch_size
     return dataclasses.replace(costs[0], parts=parts, images=trained, left_out=left_out)
+
+
+def _mean(costs):
+    return {part: sum(c.parts[part] for c in costs) / len(costs) for part in costs[0].parts}
+
+
+def _mean_of_phases(config, both, host, settings):
+    """Parts of a step, the mean over the epochs of the host alone, of both, of the slim network."""
+    alone = defaults.WITHOUT_SLIMMING[config.method]
+    dense = training_cost(alone, host, **settings).parts
+    dense |= {"host": dense["slim"], "slim": 0.0}
+    slims = [
+        # Its features are widened with zeros for the one projector.
+        dataclasses.replace(_deployed(config, width), features=host.features)
+        for width in config.widths
+    ]
+    slim = _mean([training_cost(alone, network, **settings) for network in slims])
+    phases = (
+        (config.dense_epochs, dense),
+        (config.alone_epochs, slim),
+        (config.epochs - config.dense_epochs - config.alone_epochs, both),
+    )
+    return {part: sum(n * parts[part] for n, parts in phases) / config.epochs for part in both}
 
 
 def _deployed(config, width):

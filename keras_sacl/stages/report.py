@@ -86,7 +86,7 @@ def _costs(config, results):
     images = results.get("pretrain", {}).get("images")
     if images:
         cost = run_cost(config, images)
-        step = "training step" + ", mean of the run" * bool(config.dense_epochs)
+        step = "training step" + ", mean of the run" * bool(config.changes)
         rows += [
             (step, f"{cost.per_step / 1e9:,.1f} GFLOPs"),
             *((f"of it: {part}", f"{100 * flops / cost.per_image:.0f} %")
@@ -121,7 +121,10 @@ def _correlations(config, run_dir, found):
     """Correlation matrices of embeddings: of what, then the title of each, as `Looks` has them."""
     views = fixed_views(config, training_images(config).take(VIEWED // 2))
     if config.slims:
-        pairs = _slimmed(_restored(config, run_dir, found), views)
+        method = _restored(config, run_dir, found)
+        if config.alone_epochs:  # which have moved the host's weights from under it
+            method.encoder.trains = "slim"
+        pairs = (_one_encoder if config.alone_epochs else _slimmed)(method, views)
     else:
         pairs = _one_encoder(_saved(run_dir), views)
     return {

@@ -184,8 +184,11 @@ class Training:
 
     def _callbacks(self):
         config, found = self.config, []
-        if config.dense_epochs:
-            found.append(callbacks.SlimSchedule(config.dense_epochs * self.steps))
+        if config.dense_epochs or config.alone_epochs:
+            both = config.epochs - config.alone_epochs
+            found.append(
+                callbacks.SlimSchedule(config.dense_epochs * self.steps, both * self.steps)
+            )
         if config.slims and config.slim_selection == "magnitude":
             found.append(callbacks.SlimRefresh(config.slim_refresh_steps))
         # The guard stands first: a bad state is neither measured nor logged nor saved.

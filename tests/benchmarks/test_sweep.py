@@ -72,15 +72,18 @@ def test_epochs_that_a_monitor_watched_are_not_timed(tmp_path):
     assert sweep.results(run_dir)["seconds_per_epoch"] == 4  # nor the first, with its graph
 
 
-def test_dense_epochs_are_timed_apart(tmp_path):
+def test_epochs_of_other_networks_are_timed_apart(tmp_path):
     run_dir = make_run(tmp_path / "a", 0.5, [2, 9, 3, 9, 5, 5])
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     lines[1]["knn_top1"], lines[3]["knn_top1"] = 0.1, 0.2
     (run_dir / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    (run_dir / "flags.txt").write_text("--method=sacl\n--epochs=6\n--slim_start_epoch=3\n")
+    text = "--method=sacl\n--epochs=6\n--slim_start_epoch=3\n"
+    (run_dir / "flags.txt").write_text(text)
     found = sweep.results(run_dir)
     assert found["curve"] == [(1, 6.0, 0.1), (3, 14.0, 0.2)]  # 3 and 5 seconds an epoch
     assert found["seconds_per_epoch"] == 4
+    (run_dir / "flags.txt").write_text(f"{text}--slim_alone_epochs=2\n")
+    assert sweep.results(run_dir)["seconds_per_epoch"] == (3 * 3 + 9 + 2 * 5) / 6
 
 
 def test_a_missing_flagfile_and_a_bad_seed_are_named(monkeypatch, capsys, tmp_path):

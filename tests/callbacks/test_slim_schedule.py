@@ -1,4 +1,4 @@
-"""The host alone at first, slimmed later: what is trained until then, the change, resuming."""
+"""The host alone, both, the slim network alone: what is trained, the changes, resuming."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ from keras_sacl.slimming import SlimmableEncoder, TieredEncoder
 from tests.methods import small_networks
 from tests.methods.small_networks import Counter
 
-START, LONG = 4, 100
+START, ALONE, LONG = 4, 6, 100
 
 
 def make(name="sacl_xd", tiers=1, execution="slice", selection="leading", **settings):
@@ -35,8 +35,8 @@ def batches(steps):
         yield small_networks.views(seed=step)
 
 
-def fit(method, steps, start=START, **settings):
-    schedule = [] if start is None else [callbacks.SlimSchedule(start)]
+def fit(method, steps, start=START, alone=None, **settings):
+    schedule = [] if start is None else [callbacks.SlimSchedule(start, alone)]
     found = settings.pop("callbacks", [])
     method.fit(
         batches(steps), steps_per_epoch=len(steps), verbose=0, callbacks=[*found, *schedule],
@@ -61,13 +61,58 @@ def test_until_then_it_is_the_method_without_slimming_on_the_host(name, alone, e
     assert np.abs(never.encoder.host.weights[0] - host.encoder.weights[0]).max() > 1e-6
 
 
-def test_until_then_each_view_is_encoded_once():
+@pytest.mark.parametrize("execution", ["slice", "mask"])
+@pytest.mark.parametrize(("name", "alone"), [("sacl", "barlow_twins"), ("sacl_xd", "xd")])
+def test_in_the_end_it_is_the_method_without_slimming_on_the_slim_network(name, alone, execution):
+    settings = {"alpha": 0.7} if name == "sacl_xd" else {}
+    method = make(name, execution=execution, **settings)
+    slim, projector = method.deployed_encoder(), build_projector(8, (16, 16))
+    first, *others = method.projector.get_weights()
+    projector.set_weights([first[:8], *others])
+    own = METHODS[alone](slim, projector, **settings)
+    own.compile(keras.optimizers.SGD(1e-3, momentum=0.9))
+    method.encoder.trains = "slim"
+    before = [np.array(v) for v in method.encoder.host.weights]
+    for model in (method, own):
+        fit(model, range(4), start=None)
+    deployed = method.deployed_encoder()
+    for a, b in zip(deployed.weights, own.encoder.weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=a.path)
+    assert np.abs(deployed.weights[0] - before[0][..., :8]).max() > 1e-3
+    for then, now in zip(before, method.encoder.host.weights, strict=True):  # the rest of the host
+        np.testing.assert_array_equal(then[..., 8:], now[..., 8:])
+
+
+def test_the_networks_take_turns():
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(self.model.encoder.trains)
+
+    fit(make(), range(8), alone=ALONE, callbacks=[Watch()])
+    assert seen == 4 * ["host"] + 2 * ["both"] + 2 * ["slim"]
+
+
+@pytest.mark.parametrize("trains", ["both", "slim"])
+def test_channels_stay_while_the_slim_network_is_alone(trains):
+    method = make("sacl", selection="magnitude")
+    method.encoder.trains = trains
+    mask = next(v for v in method.encoder.weights if "channels" in v.name)
+    before = np.array(mask)
+    kernel = method.encoder.host.get_layer("conv").kernel
+    kernel.assign(np.where(before, 0.01, 1.0) * np.ones((3, 3, 3, 12)))
+    fit(method, range(1), start=None, callbacks=[callbacks.SlimRefresh(1)])
+    assert np.array_equal(before, mask) == (trains == "slim")
+
+
+def test_a_network_that_trains_alone_encodes_each_view_once():
     method, passes = make(), []
-    for method.encoder.slimming in (False, True):
+    for method.encoder.trains in ("host", "both", "slim"):
         Counter.reset()
         method.train_step(small_networks.views())
         passes.append(Counter.training_calls)
-    assert passes == [2, 4]
+    assert passes == [2, 4, 2]
 
 
 def test_what_is_deployed_meanwhile_is_the_slim_network_with_the_hosts_statistics():
@@ -116,15 +161,15 @@ def test_channels_are_selected_at_the_change():
     np.testing.assert_array_equal(mask, [0] * 4 + [1] * 8)
 
 
-@pytest.mark.parametrize("cut", [3, 4, 5])
+@pytest.mark.parametrize("cut", [3, 4, 6, 7])
 @pytest.mark.parametrize("settings", [{}, {"tiers": 2}, {"selection": "magnitude"}], ids=str)
 def test_resumed_equals_uninterrupted(cut, settings, tmp_path):
-    whole = fit(make(**settings), range(7))
+    whole = fit(make(**settings), range(8), alone=ALONE)
     saver = callbacks.RunCheckpoint(tmp_path)
-    fit(make(**settings), range(cut), callbacks=[saver])
+    fit(make(**settings), range(cut), alone=ALONE, callbacks=[saver])
     again = make(**settings)
     assert callbacks.RunCheckpoint(tmp_path).restore(again) == cut
-    fit(again, range(cut, 7))
+    fit(again, range(cut, 8), alone=ALONE)
     for a, b in zip(state(whole), state(again), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -211,7 +256,7 @@ def test_dropout_makes_passes_of_their_own_meanwhile():
     slims = [small_networks.network(width, dropout=0.5) for width in (1.5, 1)]
     method = METHODS["sacl_xd"](SlimmableEncoder(*slims), build_projector(12, (16, 16)))
     method.compile(keras.optimizers.SGD(0.0))
-    method.encoder.slimming = False
+    method.encoder.trains = "host"
     Counter.reset()
     method.train_step(small_networks.views())
     assert Counter.training_calls == 4
@@ -222,3 +267,5 @@ def test_dropout_makes_passes_of_their_own_meanwhile():
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="`start_step` must not be negative"):
         callbacks.SlimSchedule(-1)
+    with pytest.raises(ValueError, match="`alone_step` must be above `start_step`"):
+        callbacks.SlimSchedule(4, 4)

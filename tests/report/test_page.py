@@ -112,20 +112,23 @@ def test_a_run_that_has_not_ended_has_a_page():
     assert "not &lt;yet&gt;" in page and "<svg" not in page and "Scores" not in page
 
 
-def test_the_start_of_slimming_is_marked():
-    run, words = make("slimmed"), "Dotted: slimming starts"
-    for lines, start in (
-        (["--method=sacl_xd", "--slim_start_epoch=1"], 1),
-        (["--method=sacl_xd", "--slim_start_epoch=0"], None),
-        (["--method=xd", "--slim_start_epoch=1"], None),
-        (["--method=sacl"], None),
-        (["--method=sacl_xd", "--slim_start_epoch=1", "--host_width=1.0"], None),  # XD
-        (["--method=sacl_xd", "--slim_start_epoch=1", "--no_such_setting=1"], None),
+def test_where_other_networks_train_is_marked():
+    run, words = make("slimmed"), "Dotted: other networks train from there on"
+    sacl_xd = "--method=sacl_xd", "--epochs=6"
+    for lines, changes in (
+        ([*sacl_xd, "--slim_start_epoch=1"], (1,)),
+        ([*sacl_xd, "--slim_start_epoch=1", "--slim_alone_epochs=2"], (1, 4)),
+        ([*sacl_xd, "--slim_alone_epochs=2"], (4,)),
+        ([*sacl_xd, "--slim_start_epoch=0"], ()),
+        (["--method=xd", "--slim_start_epoch=1"], ()),
+        (["--method=sacl"], ()),
+        ([*sacl_xd, "--slim_start_epoch=1", "--host_width=1.0"], ()),  # XD
+        ([*sacl_xd, "--slim_start_epoch=1", "--no_such_setting=1"], ()),
     ):
         run = dataclasses.replace(run, flag_lines=lines)
         page = report_page([make("other"), run])
-        assert run.slim_start == start
-        assert (words in page) == ("stroke-dasharray" in page) == (start is not None)
+        assert run.changes == changes
+        assert (words in page) == ("stroke-dasharray" in page) == bool(changes)
 
 
 def test_charts_draw_what_they_are_given():
@@ -176,7 +179,7 @@ def trained(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "tiny"
     config = RunConfig(
         method="sacl_xd", encoder="resnet20_cifar", width=0.5, image_size=8, dataset="digits",
-        augmentation="digits", projector="16-16", batch_size=32, epochs=2, knn_every=1,
+        augmentation="digits", projector="16-16", lambd=0.005, batch_size=32, epochs=2, knn_every=1,
         views_every=1, train_split="train[:200]", test_split="test[:60]", tensorboard=False,
         verbose="quiet", run_dir=str(path), export_formats=("tflite",),
     ).validated()  # fmt: skip
@@ -203,6 +206,10 @@ def test_the_stage_writes_the_report_of_a_run(trained):
     for named in found.looks.correlations.values():
         for title, matrix in named.items():
             assert np.diag(matrix).mean() > 0.1, title
+
+    ended_alone = dataclasses.replace(config, slim_alone_epochs=1)
+    alone, both = (c.looks.correlations["views"] for c in (collect(ended_alone, run_dir), found))
+    np.testing.assert_allclose(alone["z_A, z_B"], both["slim: z_A, z_B"], atol=1e-5)
 
 
 def test_what_cannot_be_shown_is_said(trained, tmp_path):

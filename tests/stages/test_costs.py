@@ -18,7 +18,7 @@ from tests.costs.traced import pruned_flops, traced_flops
 IMAGES, SIDE, N = 1000, 16, 16
 SMALL = {
     "encoder": "resnet20_cifar", "width": 0.25, "image_size": SIDE, "batch_size": N, "epochs": 3,
-    "projector": "12-6", "slim_start_epoch": 0,
+    "projector": "12-6", "slim_start_epoch": 0, "slim_alone_epochs": 0,
 }  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def test_widths_have_equal_shares():
 
 
 @pytest.mark.parametrize(("method", "alone"), [("sacl", "barlow_twins"), ("sacl_xd", "xd")])
-def test_epochs_of_the_host_alone_cost_what_its_own_training_does(method, alone):
+def test_epochs_of_one_network_alone_cost_what_its_own_training_does(method, alone):
     widths = {"width": 0.5, "host_width": 1.0}
     host = run_cost(config_of(alone, width=1.0), IMAGES)
     slimmed = run_cost(config_of(method, **widths), IMAGES)
@@ -142,6 +142,12 @@ def test_epochs_of_the_host_alone_cost_what_its_own_training_does(method, alone)
     assert later.parts["slim"] == pytest.approx(2 / 3 * slimmed.parts["slim"])
 
     step = build_method(config, IMAGES)
-    step.encoder.slimming = False
+    step.encoder.trains = "host"
     views = tf.zeros((N, SIDE, SIDE, 3)), tf.zeros((N, SIDE, SIDE, 3)), {}
     assert traced_flops(step, views) == host.per_step + pruned_flops(alone, N, 6)
+
+    step.encoder.trains = "slim"
+    slim = IMAGES // N * (traced_flops(step, views) - pruned_flops(alone, N, 6))
+    ends = run_cost(config_of(method, **widths, slim_start_epoch=1, slim_alone_epochs=1), IMAGES)
+    epochs = host.per_epoch, slimmed.per_epoch, slim
+    assert ends.per_run == pytest.approx(sum(epochs))

@@ -230,6 +230,24 @@ def test_the_host_is_alone_for_a_third_of_the_epochs_unless_each_network_contras
     assert config.dense_epochs == 0 and config.idle() == ["slim_start_epoch"]
 
 
+@pytest.mark.parametrize(
+    "settings, changes",
+    [
+        ({}, (8,)),
+        ({"epochs": 2}, ()),
+        ({"slim_start_epoch": 2}, (2, 8)),
+        ({"slim_start_epoch": 10}, (10, 11)),  # both for one epoch at least
+        ({"slim_alone_epochs": 0}, ()),
+        ({"sacl_contrast": "across"}, (4,)),
+        ({"sacl_contrast": "across", "slim_alone_epochs": 3}, (4, 9)),
+        ({"method": "sacl"}, (4,)),
+        ({"method": "xd", "slim_alone_epochs": 3}, ()),
+    ],
+)
+def test_the_slim_network_is_alone_in_the_end_if_each_contrasts_its_own(settings, changes):
+    assert RunConfig(**{"epochs": 12, **settings}).validated().changes == changes
+
+
 def test_several_steps_per_execution_are_the_same_steps(tmp_path):
     """Not to the last bit: within one execution, operations may run in another order."""
     epochs = []
