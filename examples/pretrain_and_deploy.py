@@ -7,7 +7,7 @@ from pathlib import Path
 
 import keras
 
-from keras_sacl.callbacks import CollapseGuard
+from keras_sacl.callbacks import CollapseGuard, SlimSchedule
 from keras_sacl.data import get_preset, load_source, plain_batches, two_view_dataset
 from keras_sacl.encoders import build_encoder
 from keras_sacl.evaluation import evaluate_encoder
@@ -24,7 +24,7 @@ host = build_encoder("resnet20_cifar", width=0.75, image_size=SIZE)
 slim = build_encoder("resnet20_cifar", width=0.5, image_size=SIZE)
 encoder = SlimmableEncoder(host, slim)
 projector = build_projector(encoder.output_shape[-1], (256, 256, 256))
-model = SACLXD(encoder, projector, lambd=0.02)
+model = SACLXD(encoder, projector)
 
 train, test = load_source("digits", "train"), load_source("digits", "test")
 steps = len(train) // BATCH
@@ -47,7 +47,7 @@ model.fit(
     views,
     epochs=EPOCHS,
     steps_per_epoch=steps,
-    callbacks=[CollapseGuard()],
+    callbacks=[SlimSchedule(alone_step=EPOCHS * steps // 2), CollapseGuard()],
     shuffle=False,  # the views come in an order of their own
     verbose=2,
 )

@@ -30,7 +30,7 @@ def rows(heading):
 def folder(tmp_path_factory):
     """What the table calls TMP."""
     tmp = tmp_path_factory.mktemp("messages")
-    names = "broken mixed filled old older other other_encoder cut garbled dense across"
+    names = "broken mixed filled old older other other_encoder cut garbled dense across ended"
     for name in names.split():
         (tmp / name).mkdir()
     (tmp / "broken" / "a.jpg").write_bytes(b"no image")

@@ -83,8 +83,9 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
             host_width=host_width,
             drop_epochs=numbers("drop_epochs", self.drop_epochs, "90,120"),
         )
-        third = self.epochs // 3
-        start, alone = (0, third) if config._contrasts_its_own else (third, 0)
+        start, alone = self.epochs // 3, 0
+        if config._contrasts_its_own:
+            start, alone = 0, self.epochs // 2
         if self.slim_start_epoch is not None:
             alone = max(0, min(alone, self.epochs - 1 - self.slim_start_epoch))
         missing = {

@@ -53,7 +53,7 @@ class TrainingFields:
     slim_alone_epochs: int | None = setting(
         None,
         "Epochs at the end in which sacl and sacl_xd leave the host as it is and train the slim "
-        "network alone, as barlow_twins and xd would. Default: a third of --epochs for sacl_xd "
+        "network alone, as barlow_twins and xd would. Default: half of --epochs for sacl_xd "
         "with --sacl_contrast=own, else 0.",
         low=0,
         of=("sacl", "sacl_xd"),

@@ -179,7 +179,8 @@ def trained(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "tiny"
     config = RunConfig(
         method="sacl_xd", encoder="resnet20_cifar", width=0.5, image_size=8, dataset="digits",
-        augmentation="digits", projector="16-16", lambd=0.005, batch_size=32, epochs=2, knn_every=1,
+        augmentation="digits", projector="16-16", lambd=0.005, batch_size=32, epochs=2,
+        slim_alone_epochs=0, knn_every=1,
         views_every=1, train_split="train[:200]", test_split="test[:60]", tensorboard=False,
         verbose="quiet", run_dir=str(path), export_formats=("tflite",),
     ).validated()  # fmt: skip

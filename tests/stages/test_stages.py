@@ -233,9 +233,9 @@ def test_the_host_is_alone_for_a_third_of_the_epochs_unless_each_network_contras
 @pytest.mark.parametrize(
     "settings, changes",
     [
-        ({}, (8,)),
-        ({"epochs": 2}, ()),
-        ({"slim_start_epoch": 2}, (2, 8)),
+        ({}, (6,)),
+        ({"epochs": 1}, ()),
+        ({"slim_start_epoch": 2}, (2, 6)),
         ({"slim_start_epoch": 10}, (10, 11)),  # both for one epoch at least
         ({"slim_alone_epochs": 0}, ()),
         ({"sacl_contrast": "across"}, (4,)),
