@@ -6,7 +6,7 @@ import keras
 class SlimRefresh(keras.callbacks.Callback):
     """Calls `refresh_channels` of the model's `SlimmableEncoder` every `steps` steps.
 
-    Not while the slim network trains alone, since what the host alone has stays behind then.
+    Not while the slim network trains alone, since the other channels no longer learn then.
 
     Args:
         steps: Steps between two selections, counted from the start of training, so that a

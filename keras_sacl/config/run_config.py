@@ -86,8 +86,9 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
         start, alone = self.epochs // 3, 0
         if config._contrasts_its_own:
             start, alone = 0, self.epochs // 2
-        if self.slim_start_epoch is not None:
-            alone = max(0, min(alone, self.epochs - 1 - self.slim_start_epoch))
+        # One that is given takes from the default of the other: both train for an epoch at least.
+        alone = max(0, min(alone, self.epochs - 1 - (self.slim_start_epoch or 0)))
+        start = max(0, min(start, self.epochs - 1 - (self.slim_alone_epochs or 0)))
         missing = {
             "learning_rate": defaults.LEARNING_RATES[self.optimizer],
             "loss_scale": (

@@ -39,7 +39,8 @@ class TrainingFields:
         (),
         "Several deployed widths, one for each tier of phones: width multipliers as --width is, "
         "the first of them --width itself, each below the one before, such as 1.0,0.75,0.5. Each "
-        "step of sacl and sacl_xd trains the host and one of them, once slimming has started. "
+        "step of sacl and sacl_xd trains the host and one of them, once slimming has started, and "
+        "one of them alone in the last --slim_alone_epochs. "
         "Default: --width alone.",
     )
     slim_start_epoch: int | None = setting(
@@ -52,8 +53,8 @@ class TrainingFields:
     )
     slim_alone_epochs: int | None = setting(
         None,
-        "Epochs at the end in which sacl and sacl_xd leave the host as it is and train the slim "
-        "network alone, as barlow_twins and xd would. Default: half of --epochs for sacl_xd "
+        "Epochs at the end in which sacl and sacl_xd no longer run the host and train the slim "
+        "network alone, by the loss of barlow_twins and xd. Default: half of --epochs for sacl_xd "
         "with --sacl_contrast=own, else 0.",
         low=0,
         of=("sacl", "sacl_xd"),

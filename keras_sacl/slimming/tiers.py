@@ -19,8 +19,9 @@ class TieredEncoder(SlimmableEncoder):
     it; each has its own moving statistics, which only its own passes move.
 
     "Universally Slimmable Networks and Improved Training Techniques" (2019) trains many widths of
-    one network so; here the host sees every step, as in SACL. While `trains` is "host" all
-    tiers are the host in training, and nothing is drawn.
+    one network so; here the host sees every step, as in SACL, while `trains` is "both". With "host"
+    all tiers are the host in training, and nothing is drawn; with "slim" the one that is drawn
+    trains alone.
 
     Args:
         host: A `keras.Model`, (B, H, W, C) to (B, F).

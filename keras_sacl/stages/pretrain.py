@@ -114,9 +114,9 @@ def describe(config, method, source, steps, say):
         widths = f"widths {listed} (one of them each step)"
     host = f", host width {config.host_width:g}" if config.slims else ""
     if config.dense_epochs:
-        host += f" (alone for {config.dense_epochs} epochs)"
+        host += f", alone for {config.dense_epochs} epochs"
     if config.alone_epochs:
-        host += f" (until epoch {config.epochs - config.alone_epochs})"
+        host += f", until epoch {config.epochs - config.alone_epochs}"
     replicas = method.distribute_strategy.num_replicas_in_sync
     shared = f", shared by {replicas} replicas" if replicas > 1 else ""
     distilled = f" + {', '.join(config.distill)}" if config.distill else ""

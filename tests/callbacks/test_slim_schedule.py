@@ -94,6 +94,23 @@ def test_the_networks_take_turns():
     assert seen == 4 * ["host"] + 2 * ["both"] + 2 * ["slim"]
 
 
+def test_in_the_end_each_step_trains_the_tier_that_is_drawn():
+    method, moved = make(tiers=2), []
+    method.encoder.trains = "slim"
+
+    def means():
+        slims = [method.encoder.extract_slim(tier) for tier in range(2)]
+        return [moving_mean(network) for network in (*slims, method.encoder.host)]
+
+    for step in range(8):
+        before = means()
+        fit(method, range(step, step + 1), start=None)
+        moved.append([not np.array_equal(a, b) for a, b in zip(before, means(), strict=True)])
+    first, second, host = np.array(moved).T
+    assert first.any() and second.any() and not host.any()
+    assert not (first & second).any() and (first | second).all()
+
+
 @pytest.mark.parametrize("trains", ["both", "slim"])
 def test_channels_stay_while_the_slim_network_is_alone(trains):
     method = make("sacl", selection="magnitude")
@@ -175,10 +192,10 @@ def test_resumed_equals_uninterrupted(cut, settings, tmp_path):
 
 
 def test_one_fit_after_another_goes_on():
-    whole = fit(make(), range(7))
+    whole = fit(make(), range(8), alone=ALONE)
     parts = make()
-    for steps in (range(2), range(2, 4), range(4, 5), range(5, 7)):
-        fit(parts, steps)
+    for steps in (range(2), range(2, 4), range(4, 5), range(5, 8)):
+        fit(parts, steps, alone=ALONE)
     for a, b in zip(state(whole), state(parts), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -196,20 +213,22 @@ def test_held_out_views_are_seen_by_the_networks_that_train():
     np.testing.assert_allclose(*zip(*seen, strict=True), rtol=1e-5)
 
 
-@pytest.mark.parametrize("start", [START, 3])
-def test_several_steps_an_execution_take_the_same_steps(start):
-    """A start inside of an execution waits for the next, whether the run is cut there or not."""
+@pytest.mark.parametrize(("start", "alone"), [(START, ALONE), (3, 5)])
+def test_several_steps_an_execution_take_the_same_steps(start, alone):
+    """A change inside of an execution waits for the next, whether the run is cut there or not."""
 
     def several():
         method = make(selection="magnitude")
         method.compile(keras.optimizers.SGD(1e-3, momentum=0.9), steps_per_execution=2)
         return method
 
-    one = fit(make(selection="magnitude"), range(8), start=START)
-    whole = fit(several(), range(8), start=start)
+    one = fit(make(selection="magnitude"), range(8), start=START, alone=ALONE)
+    whole = fit(several(), range(8), start=start, alone=alone)
     for a, b in zip(state(one), state(whole), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-    parts = fit(fit(several(), range(4), start=start), range(4, 8), start=start)
+    parts = several()
+    for steps in (range(4), range(4, 6), range(6, 8)):
+        fit(parts, steps, start=start, alone=alone)
     for a, b in zip(state(whole), state(parts), strict=True):
         np.testing.assert_array_equal(a, b)
 

@@ -240,6 +240,7 @@ def test_the_host_is_alone_for_a_third_of_the_epochs_unless_each_network_contras
         ({"slim_alone_epochs": 0}, ()),
         ({"sacl_contrast": "across"}, (4,)),
         ({"sacl_contrast": "across", "slim_alone_epochs": 3}, (4, 9)),
+        ({"method": "sacl", "slim_alone_epochs": 9}, (2, 3)),
         ({"method": "sacl"}, (4,)),
         ({"method": "xd", "slim_alone_epochs": 3}, ()),
     ],
