@@ -107,8 +107,9 @@ _CORRELATIONS = {
     "diagonal, the less sparsity alone has pulled the two apart.",
 }
 _CHANGES = (
-    "Dotted: other networks train from there on. Where the host begins alone, the slim network is "
-    "until then what happens to lie in it; where the slim network ends alone, the host rests."
+    "Dotted: other networks train from there on, and the loss is another. Where the host begins "
+    "alone, the slim network is until then what happens to lie in it; where the slim network ends "
+    "alone, the host rests."
 )
 _SCORES = (
     "On frozen features, at the last epoch; beside them the same encoder before training. Scores "
