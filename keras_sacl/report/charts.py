@@ -31,8 +31,8 @@ def line_chart(curves, *, x, y, log=False, marks=()):
     for (name, xs, ys), colour in zip(curves, _colours(len(curves)), strict=True):
         marker = "o" if len(xs) <= 30 else None
         axes.plot(xs, ys, color=colour, label=name, linewidth=1.6, marker=marker, markersize=3)
-    for xs, colour in zip(marks, _colours(len(marks)), strict=True):
-        for mark in xs:
+    for found, colour in zip(marks, _colours(len(marks)), strict=True):
+        for mark in found:
             axes.axvline(mark, color=colour, linewidth=1, linestyle=":")
     if log and all(min(ys) > 0 for _, _, ys in curves):
         axes.set_yscale("log")

@@ -43,7 +43,7 @@ def run_cost(config, images, teacher=None):
         for width in config.widths
     ]
     parts = _mean(costs)
-    if config.dense_epochs or config.alone_epochs:
+    if config.changes:
         parts = _mean_of_phases(config, parts, host, settings)
     trained = images // config.batch_size * config.batch_size
     return dataclasses.replace(costs[0], parts=parts, images=trained, left_out=left_out)

@@ -184,7 +184,7 @@ class Training:
 
     def _callbacks(self):
         config, found = self.config, []
-        if config.dense_epochs or config.alone_epochs:
+        if config.changes:
             both = config.epochs - config.alone_epochs
             found.append(
                 callbacks.SlimSchedule(config.dense_epochs * self.steps, both * self.steps)
