@@ -49,6 +49,7 @@ def folder(tmp_path_factory):
     (tmp / "old" / "flags.txt").write_text("--export_preprocessing\n")
     flags = "\n".join(config("--learning_rate=0.5").flag_lines())
     (tmp / "other" / "flags.txt").write_text(flags)
+    (tmp / "other" / "metrics.jsonl").write_text('{"epoch": 4}\n{"epoch": 5}\n')
     same = "\n".join(config().flag_lines())
     for name, setting, more in (
         ("dense", "slim_start_epoch", ["--sacl_contrast=across"]),

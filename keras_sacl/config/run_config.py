@@ -51,10 +51,21 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
         return (self.slim_alone_epochs or 0) if self.slims else 0
 
     @property
+    def last_epoch(self):
+        """The epochs that are trained: --stop_epoch, or all."""
+        return self.stop_epoch or self.epochs
+
+    @property
+    def phases(self):
+        """Of the epochs that are trained those of the host alone, of both, of the slim network."""
+        slim = max(0, self.last_epoch - (self.epochs - self.alone_epochs))
+        return self.dense_epochs, self.last_epoch - self.dense_epochs - slim, slim
+
+    @property
     def changes(self):
         """The epochs after which other networks train than before, in order."""
         found = (self.dense_epochs, self.epochs - self.alone_epochs)
-        return tuple(epoch for epoch in found if 0 < epoch < self.epochs)
+        return tuple(epoch for epoch in found if 0 < epoch < self.last_epoch)
 
     def validated(self):
         """This configuration with the defaults that hang on others filled in.
@@ -170,6 +181,8 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
         check_between("slim_start_epoch", self.dense_epochs, 0, self.epochs - 1)
         both = self.epochs - self.dense_epochs
         check_between("slim_alone_epochs", self.alone_epochs, 0, both - 1)
+        # While the host is alone there is no slim network yet that could be deployed.
+        check_between("stop_epoch", self.last_epoch, self.dense_epochs + 1, self.epochs)
         if self.init_from is not None and self.slims:
             raise ConfigError(
                 "init_from", self.init_from,

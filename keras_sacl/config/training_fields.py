@@ -120,6 +120,14 @@ class TrainingFields:
     # Optimization
     batch_size: int = setting(256, "Images per step, over all replicas.", low=2)
     epochs: int = setting(100, "Passes over the images.", low=1)
+    stop_epoch: int | None = setting(
+        None,
+        "Epoch after which the run ends, though its schedule is one of all --epochs: what is there "
+        "by then is saved, evaluated and exported, and --resume with a later one goes on. "
+        "Default: --epochs.",
+        low=1,
+        free=True,
+    )
     optimizer: str = setting("adamw", "lars, sgd, adamw or lamb.", choices=OPTIMIZER_NAMES)
     learning_rate: float | None = setting(
         None,

@@ -34,7 +34,7 @@ def run_cost(config, images, teacher=None):
             settings = {"teacher": Network("unknown", None, config.image_size, 0, 0)}
     settings |= {
         "objectives": added, "batch_size": config.batch_size, "images": images,
-        "epochs": config.epochs, "projector": _projector(config),
+        "epochs": config.last_epoch, "projector": _projector(config),
         "cached_teacher": config.cache_teacher, "options": _options(config, images),
     }  # fmt: skip
     host = _network(config, config.host_width) if config.slims else None
@@ -64,12 +64,8 @@ def _mean_of_phases(config, both, host, settings):
         for width in config.widths
     ]
     slim = _mean([training_cost(alone, network, **settings) for network in slims])
-    phases = (
-        (config.dense_epochs, dense),
-        (config.alone_epochs, slim),
-        (config.epochs - config.dense_epochs - config.alone_epochs, both),
-    )
-    return {part: sum(n * parts[part] for n, parts in phases) / config.epochs for part in both}
+    phases = tuple(zip(config.phases, (dense, both, slim), strict=True))
+    return {part: sum(n * parts[part] for n, parts in phases) / config.last_epoch for part in both}
 
 
 def _deployed(config, width):

@@ -101,7 +101,7 @@ def _card(config, width, dataset, scores):
         "activation": config.activation,
         "method": config.effective_method,
         "pretrained_on": config.dataset,
-        "epochs": config.epochs,
+        "epochs": config.last_epoch,
         "seed": config.seed,
         "evaluated_on": dataset,
         "scores": scores,

@@ -38,6 +38,11 @@ def pretrain(config, run_dir, say=print):
     describe(config, training.method, source, training.steps, say)
     started = time.perf_counter()
     training.run()
+    if config.last_epoch < config.epochs:
+        say(
+            f"ended after epoch {config.last_epoch} of {config.epochs}, as --stop_epoch says; "
+            "--resume with a later one goes on"
+        )
     if not training.first:
         return None
     method = training.method
@@ -54,8 +59,8 @@ def pretrain(config, run_dir, say=print):
         "images": len(source),
         "skipped_images": [{"path": str(p), "reason": r} for p, r in source.skipped],
         "skipped_by_reason": collections.Counter(reason for _, reason in source.skipped),
-        "epochs": config.epochs,
-        "steps": training.total_steps,
+        "epochs": config.last_epoch,
+        "steps": training.step,
         "deployed_parameters": parameters[str(config.width)],
         "parameters_by_width": parameters if len(parameters) > 1 else None,
         "host_parameters": method.encoder.count_params() if config.slims else None,

@@ -122,9 +122,10 @@ def _correlations(config, run_dir, found):
     views = fixed_views(config, training_images(config).take(VIEWED // 2))
     if config.slims:
         method = _restored(config, run_dir, found)
-        if config.alone_epochs:  # which have moved the host's weights from under it
+        alone = config.phases[-1] > 0  # which has moved the host's weights from under it
+        if alone:
             method.encoder.trains = "slim"
-        pairs = (_one_encoder if config.alone_epochs else _slimmed)(method, views)
+        pairs = (_one_encoder if alone else _slimmed)(method, views)
     else:
         pairs = _one_encoder(_saved(run_dir), views)
     return {
@@ -141,7 +142,7 @@ def _restored(config, run_dir, found):
     if config.distill:
         raise ValueError("of a host that is distilled too they are not drawn")
     pretrained = found.results.get("pretrain", {})
-    steps = pretrained.get("steps", config.epochs) // config.epochs
+    steps = pretrained.get("steps", config.last_epoch) // config.last_epoch
     method = build_method(config, pretrained.get("images", config.batch_size))
     compile_method(method, config, max(steps, 1))
     checkpoint = RunCheckpoint(run_dir.checkpoints, write=False)

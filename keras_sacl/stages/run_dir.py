@@ -5,7 +5,9 @@ import os
 import shutil
 from pathlib import Path
 
+from keras_sacl.callbacks import read_metrics
 from keras_sacl.config import ConfigError
+from keras_sacl.config.settings import check_between
 from keras_sacl.keras_files import load_keras
 
 
@@ -70,6 +72,9 @@ class RunDir:
             raise ConfigError(
                 "run_dir", self.path, "is not empty and holds no run (no flags.txt); name another"
             )
+        if config.resume and config.stop_epoch is not None:
+            reached = max((line["epoch"] for line in read_metrics(self.metrics)), default=0)
+            check_between("stop_epoch", config.last_epoch, reached, config.epochs)
         if not config.overwrite:
             self.results()
 

@@ -40,7 +40,7 @@ class Training:
         method: The compiled method; another one after a rollback.
         step: Steps that it has behind it.
         steps: Steps of an epoch.
-        total_steps: Steps of the run.
+        last_step: Steps that it ends after: --stop_epoch's, or those of all --epochs.
         first: Whether this process is the one that writes.
 
     Raises:
@@ -50,7 +50,7 @@ class Training:
     def __init__(self, config, run_dir, source, say):
         self.config, self.run_dir, self.source, self.say = config, run_dir, source, say
         self.steps = len(source) // config.batch_size
-        self.total_steps = config.epochs * self.steps
+        self.last_step = config.last_epoch * self.steps
         self.strategy = make_strategy(config)
         self.first = is_first(config)
         self.step = 0
@@ -74,10 +74,10 @@ class Training:
         if factor != 1:  # the run has been rolled back
             self._build(factor)
             self._checkpoint.restore(self.method, warn=self.say)
-        self.say(f"resuming after step {self.step} of {self.total_steps}")
+        self.say(f"resuming after step {self.step} of {self.last_step}")
 
     def run(self):
-        """Trains to the end.
+        """Trains to the last step.
 
         Raises:
             TrainingStopped: If the guard stopped training for good.
@@ -138,20 +138,20 @@ class Training:
         stop = callbacks.StopOnSignal(self._checkpoint)
         found = [*self._callbacks(), stop]
         with stop.listening():
-            while self.step < self.total_steps:
+            while self.step < self.last_step:
                 epoch, done = divmod(self.step, self.steps)
                 # What is left of an epoch that was cut is a `fit` of its own.
                 cut = [_end_after_one_epoch(self.method)] if done else []
                 self.method.fit(
                     self._views(),
-                    epochs=config.epochs,
+                    epochs=config.last_epoch,
                     initial_epoch=epoch,
                     steps_per_epoch=self.steps - done,
                     callbacks=found + cut,
                     shuffle=False,  # the data comes in its order
                     verbose=verbosity(config.verbose) if self.first else 0,
                 )
-                self.step = (epoch + 1) * self.steps if done else self.total_steps
+                self.step = (epoch + 1) * self.steps if done else self.last_step
 
     def _views(self):
         config = self.config

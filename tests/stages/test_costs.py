@@ -151,3 +151,5 @@ def test_epochs_of_one_network_alone_cost_what_its_own_training_does(method, alo
     ends = run_cost(config_of(method, **widths, slim_start_epoch=1, slim_alone_epochs=1), IMAGES)
     epochs = host.per_epoch, slimmed.per_epoch, slim
     assert ends.per_run == pytest.approx(sum(epochs))
+    cut = config_of(method, **widths, slim_start_epoch=1, slim_alone_epochs=1, stop_epoch=2)
+    assert run_cost(cut, IMAGES).per_run == pytest.approx(sum(epochs[:2]))

@@ -243,10 +243,49 @@ def test_the_host_is_alone_for_a_third_of_the_epochs_unless_each_network_contras
         ({"method": "sacl", "slim_alone_epochs": 9}, (2, 3)),
         ({"method": "sacl"}, (4,)),
         ({"method": "xd", "slim_alone_epochs": 3}, ()),
+        ({"stop_epoch": 6}, ()),
+        ({"stop_epoch": 7}, (6,)),
     ],
 )
 def test_the_slim_network_is_alone_in_the_end_if_each_contrasts_its_own(settings, changes):
     assert RunConfig(**{"epochs": 12, **settings}).validated().changes == changes
+
+
+def test_a_run_that_ends_early_goes_on_as_one_that_did_not(tmp_path):
+    settings = {
+        **SMALL,
+        "method": "sacl_xd",
+        "epochs": 3,
+        "warmup_epochs": 0,
+        "slim_alone_epochs": 1,
+        "dataset": "digits",
+        "train_split": "train[:64]",
+        "knn_every": 0,
+        "views_every": 0,
+    }
+
+    def part(name, *stages, **more):
+        names = ("pretrain", *stages)
+        config = RunConfig(**settings, **more, stages=names, run_dir=str(tmp_path / name))
+        return run(config.validated())
+
+    cut, said = part("cut", "report", stop_epoch=2)
+    ended = "ended after epoch 2 of 3, as --stop_epoch says; --resume with a later one goes on"
+    assert ended in said
+    assert cut.results()["pretrain"]["epochs"] == 2
+    assert cut.results()["pretrain"]["steps"] == 4
+    # Of what there is by then: two networks that learn from one another.
+    report = cut.report.read_text(encoding="utf-8")
+    assert "host: z_A, z_B" in report and "mean of the run" not in report
+
+    cut, said = part("cut", resume=True)
+    assert "resuming after step 4 of 6" in said
+    assert not any("--stop_epoch" in line for line in said)
+    whole, _ = part("whole")
+    assert [line["epoch"] for line in read_metrics(cut.metrics)] == [1, 2, 3]
+    weights = [run_dir.load_encoder().get_weights() for run_dir in (cut, whole)]
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_several_steps_per_execution_are_the_same_steps(tmp_path):
