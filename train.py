@@ -116,18 +116,24 @@ def check_same_run(config, flags_file):
         ) from error
     for name in config.differences(earlier):
         was = getattr(earlier, name)
+        was = "the default" if was in (None, ()) else was
         # A run of a version that did not have a setting says nothing of it.
-        unsaid = [
-            other
-            for other in dict.fromkeys((name, *earlier.set_by_version()))
-            if f"--{other}" not in text and f"--no{other}" not in text
-        ]
-        more = "".join(f" --{other}={getattr(earlier, other)}" for other in unsaid)
+        said = {flag_of(line) for line in text.splitlines()}
+        lines = {flag_of(line): line for line in earlier.flag_lines()}
+        unsaid = [n for n in (name, *earlier.set_by_version()) if n in lines and n not in said]
+        more = "".join(f" {lines[n]}" for n in dict.fromkeys(unsaid))
         raise ConfigError(
             name,
             getattr(config, name),
             f"the run in {config.run_dir} has {was}; start from --flagfile={flags_file}{more}",
         )
+
+
+def flag_of(line):
+    """The name of the flag that a line of a flagfile sets."""
+    name = line.strip().removeprefix("--").partition("=")[0]
+    known = {field.name for field in dataclasses.fields(RunConfig)}
+    return name if name in known else name.removeprefix("no")
 
 
 def say(line):

@@ -38,7 +38,9 @@ _NO_COLUMNS = ("seed", "settings", "curve")
 
 def main():
     """Runs what is missing and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Raw)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("flagfiles", nargs="+", type=pathlib.Path)
     parser.add_argument("--seeds", default="0", help="seeds, such as 0,1,2")
     add_options(parser)
@@ -193,7 +195,7 @@ def results(run_dir):
     """What a run reached: a flat dict."""
     run = RunDir(run_dir)
     epochs, config = read_metrics(run.metrics), settings_of(run)
-    seconds = training_seconds(epochs, config.changes if config else ())
+    seconds = training_seconds(epochs, config.phase_ends if config else ())
     evaluated = run.results()["evaluate"]
     scores = {name: value for name, value in evaluated.items() if is_score(name)}
     curve = [
@@ -206,19 +208,19 @@ def results(run_dir):
     }  # fmt: skip
 
 
-def training_seconds(epochs, changes=()):
+def training_seconds(epochs, phase_ends=()):
     """What each epoch takes without the k-NN monitor.
 
     Args:
         epochs: Lines of a run's metrics.
-        changes: After how many of them other networks train, each of which takes its own time.
+        phase_ends: After how many of them other networks train, each of which takes its own time.
 
     Returns:
         A list of seconds: for each epoch the median of those of its kind that were not watched,
         without the first, which makes the graph, where there are others.
     """
     found = []
-    for start, end in itertools.pairwise((0, *changes, len(epochs))):
+    for start, end in itertools.pairwise((0, *phase_ends, len(epochs))):
         kind = epochs[start:end]
         later = [epoch["seconds"] for epoch in kind[1:] if "knn_top1" not in epoch]
         seconds = later or [epoch["seconds"] for epoch in kind]
@@ -278,10 +280,6 @@ def _cell(values):
     mean = statistics.fmean(values)
     text = f"{mean:.3f}" if mean < 1 else f"{mean:.1f}"
     return f"{text} ± {statistics.stdev(values):.3f}" if len(values) > 1 else text
-
-
-class _Raw(argparse.RawDescriptionHelpFormatter):
-    pass
 
 
 if __name__ == "__main__":

@@ -8,7 +8,10 @@ from keras_sacl.config import RunConfig, distilling, method_fields, training_fie
 from keras_sacl.distillation import OBJECTIVES
 from keras_sacl.methods import METHODS
 from keras_sacl.methods.moco_v2 import KEY_BATCH_NORMS
+from keras_sacl.methods.sacl import CONTRASTS
+from keras_sacl.methods.xd import XD_FORMS, XD_PAIRS
 from keras_sacl.optim import OPTIMIZERS
+from keras_sacl.slimming.encoder import EXECUTIONS, SELECTIONS
 
 
 def test_names_are_those_of_the_packages_below():
@@ -16,7 +19,15 @@ def test_names_are_those_of_the_packages_below():
     assert set(method_fields.METHOD_NAMES) == set(METHODS)
     assert set(training_fields.OPTIMIZER_NAMES) == set(OPTIMIZERS)
     assert set(distilling.OBJECTIVE_NAMES) == set(OBJECTIVES)
-    assert set(fields["key_batch_norm"]["choices"]) == set(KEY_BATCH_NORMS)
+    for name, choices in (
+        ("key_batch_norm", KEY_BATCH_NORMS),
+        ("xd_pairs", XD_PAIRS),
+        ("xd_form", XD_FORMS),
+        ("sacl_contrast", CONTRASTS),
+        ("slim_execution", EXECUTIONS),
+        ("slim_selection", SELECTIONS),
+    ):
+        assert set(fields[name]["choices"]) == set(choices)
     assert all(name in fields["distill"]["help"] for name in OBJECTIVES)
 
 
@@ -46,12 +57,22 @@ def test_lambd_goes_by_the_method_and_with_xd_by_the_projector(settings, lambd):
     assert found.lambd == pytest.approx(lambd) and "lambd" not in found.idle()
 
 
+def test_widths_are_floats_however_they_are_given():
+    config = RunConfig(method="sacl", width=1, host_width=2).validated()
+    assert (str(config.width), str(config.host_width)) == ("1.0", "2.0")
+
+
 def test_settings_without_effect_are_named():
-    assert RunConfig(method="xd").validated().idle() == []
+    assert RunConfig(method="xd").validated().idle() == {}
     found = RunConfig(method="xd", temperature=0.5, prototypes=9, distill_hidden=64).validated()
-    assert set(found.idle()) == {"temperature", "prototypes", "distill_hidden"}
+    other = "with --method=xd"
+    expected = {"temperature": other, "prototypes": other, "distill_hidden": "without --distill"}
+    assert found.idle() == expected
+    unslimmed = RunConfig(method="sacl_xd", width=1, host_width=1, slim_execution="mask")
+    reason = "with --host_width equal to --width"
+    assert unslimmed.validated().idle() == {"slim_execution": reason}
     distill = RunConfig(method="distill", distill=("reg",), teacher="x", projector="8-8")
-    assert distill.validated().idle() == ["projector"]
+    assert distill.validated().idle() == {"projector": "with --method=distill"}
     assert RunConfig(method="swav", small_views=2, image_size=224).validated().small_size == 96
 
 

@@ -19,8 +19,9 @@ RECIPES = [path for path in FLAGFILES if not path.name.startswith("base")]
 _IDLE = (
     "run_dir", "stages", "seed", "train_split", "test_split", "dataset", "epochs", "learning_rate",
     "weight_decay", "lars_trust", "batch_size", "warmup_epochs", "drop_epochs", "drop_factor",
-    "schedule", "slim_start_epoch", "init_from", "queue_size", "distill_queue_size",
-    "distill_clusters", "eval_protocols", "knn_every", "temperature", "distill_temperature",
+    "schedule", "slim_start_epoch", "slim_alone_epochs", "stop_epoch", "init_from", "queue_size",
+    "distill_queue_size", "distill_clusters", "eval_protocols", "knn_every", "temperature",
+    "distill_temperature",
 )  # fmt: skip
 
 

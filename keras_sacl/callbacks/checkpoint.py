@@ -22,9 +22,8 @@ class RunCheckpoint(keras.callbacks.Callback):
 
     A checkpoint is one .npz file of every variable of the model (moving statistics, channel
     masks, queues and random states among them; not its `frozen_variables`), of its optimizer and
-    of its metrics. It is written under
-    another name, synced, and renamed: what stands under a checkpoint's name is whole. No pickle is
-    involved.
+    of its metrics. It is written under another name, synced, and renamed: what stands under a
+    checkpoint's name is whole. No pickle is involved.
 
     Args:
         directory: Where the checkpoints go; it is made when needed.
@@ -64,6 +63,10 @@ class RunCheckpoint(keras.callbacks.Callback):
             for variable, value in zip(self.model.metrics_variables, self._metrics, strict=True):
                 variable.assign(value)
             self._metrics = None
+            if self.guard is not None:
+                left = self.params["steps"]
+                done = (self.step + left) // (epoch + 1) - left
+                self.guard.continue_epoch(done, self.model.get_metrics_result())
 
     def on_train_batch_end(self, batch, logs=None):
         # Not every step need come by: with `steps_per_execution` several are one call.
@@ -140,11 +143,11 @@ class RunCheckpoint(keras.callbacks.Callback):
     def restore(self, model, warn=print):
         """Restores the newest whole checkpoint into a compiled model.
 
+        What an earlier writer left half done is removed, and what cannot be read is set aside.
+
         Args:
             model: The model, built and compiled as the saved one was.
             warn: Called with one line for each newer checkpoint that cannot be read.
-
-        What an earlier writer left half done is removed, and what cannot be read is set aside.
 
         Returns:
             `step`; 0 if there is no checkpoint.
@@ -185,8 +188,9 @@ class RunCheckpoint(keras.callbacks.Callback):
             or shapes != [list(a.shape) for a in arrays]
         ):
             raise ValueError(
-                f"`resume` needs a checkpoint of this model; {path} holds another one (format "
-                f"{meta['format']}, {len(arrays)} variables against {len(variables)})."
+                f"`model` must be the one that {path} was saved from, which has {len(arrays)} "
+                f"variables (format {meta['format']}). Received: model with {len(variables)}, or "
+                "of other names or shapes"
             )
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array)

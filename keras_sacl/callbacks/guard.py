@@ -42,10 +42,23 @@ class CollapseGuard(keras.callbacks.Callback):
                 f"`check_steps` must be at least 1. Received: check_steps={check_steps}"
             )
         self.min_std, self.check_steps = min_std, check_steps
-        self._epoch, self._next_check, self._seen = 0, check_steps, (0, 0.0)
+        self._begin(0)
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch, self._next_check, self._seen = epoch, self.check_steps, (0, 0.0)
+        self._begin(epoch)
+
+    def _begin(self, epoch):
+        self._epoch, self._before, self._seen = epoch, 0, (0, 0.0)
+        self._next_check = self.check_steps
+
+    def continue_epoch(self, done, logs):
+        """Tells of the steps that an epoch had behind it when it was cut, after it has begun.
+
+        Args:
+            done: Their number.
+            logs: The means over them, which those of the next steps go on from.
+        """
+        self._before, self._seen = done, (done, float(logs.get("embedding_std", 0.0)) * done)
 
     def on_train_batch_end(self, batch, logs=None):
         # Not every step need come by: with `steps_per_execution` several are one call.
@@ -62,16 +75,17 @@ class CollapseGuard(keras.callbacks.Callback):
         Raises:
             TrainingStopped: As `fit`.
         """
-        logs, where = logs or {}, f"epoch {self._epoch + 1}, step {batch + 1}"
+        done = self._before + batch + 1
+        logs, where = logs or {}, f"epoch {self._epoch + 1}, step {done}"
         self._require(logs, where)
         if "embedding_std" not in logs:
             return
         # The logs are means since the epoch began: of the steps since the last look, the mean is
         # in the difference of the sums.
-        (seen, total), now = self._seen, float(logs["embedding_std"]) * (batch + 1)
-        if batch + 1 > seen:
-            self._require_spread((now - total) / (batch + 1 - seen), where)
-            self._seen = batch + 1, now
+        (seen, total), now = self._seen, float(logs["embedding_std"]) * done
+        if done > seen:
+            self._require_spread((now - total) / (done - seen), where)
+            self._seen = done, now
 
     def _require(self, logs, where):
         loss = logs.get("loss")

@@ -9,8 +9,6 @@ CORRELATING = ("barlow_twins", "xd", "sacl", "sacl_xd")
 LAMBD = 0.005
 # What they are as long as host and slim network are one.
 WITHOUT_SLIMMING = {"sacl": "barlow_twins", "sacl_xd": "xd"}
-# What sacl_xd can do with sacl_contrast="across" alone.
-ACROSS_ONLY = {"xd_pairs": "same_encoder", "xd_form": "neg_log"}
 # What versions without these settings did.
 EARLIER = {"sacl_contrast": "across", "slim_start_epoch": 0, "slim_alone_epochs": 0}
 PROJECTORS = {"moco_v2": "2048-128", "swav": "2048-128"}

@@ -62,7 +62,7 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
         return self.dense_epochs, self.last_epoch - self.dense_epochs - slim, slim
 
     @property
-    def changes(self):
+    def phase_ends(self):
         """The epochs after which other networks train than before, in order."""
         found = (self.dense_epochs, self.epochs - self.alone_epochs)
         return tuple(epoch for epoch in found if 0 < epoch < self.last_epoch)
@@ -77,7 +77,8 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
             check_setting(field, getattr(self, field.name))
         self._check_run()
         slim_widths = numbers("slim_widths", self.slim_widths, "1.0,0.75,0.5")
-        width = (*slim_widths, 1.0)[0] if self.width is None else self.width
+        # As floats, since widths are keys of what is recorded: 1.0, and not 1.
+        width = (*slim_widths, 1.0)[0] if self.width is None else float(self.width)
         if slim_widths:
             self._check_slim_widths(slim_widths, width)
         host_width = self.host_width
@@ -91,7 +92,7 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
             self,
             width=width,
             slim_widths=slim_widths,
-            host_width=host_width,
+            host_width=float(host_width),
             drop_epochs=numbers("drop_epochs", self.drop_epochs, "90,120"),
         )
         start, alone = self.epochs // 3, 0
@@ -154,6 +155,7 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
 
     def _check_method(self):
         from keras_sacl.encoders import FIXED_SIZE, TRANSFORMERS
+        from keras_sacl.methods.sacl import ACROSS_ONLY
 
         if self.small_views and self.method != "swav":
             raise ConfigError("small_views", self.small_views, "needs --method=swav")
@@ -175,7 +177,7 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
                 "batch_norm_groups", groups,
                 f"must divide --batch_size={self.batch_size} into groups of at least 2",
             )  # fmt: skip
-        for name, value in defaults.ACROSS_ONLY.items():
+        for name, value in ACROSS_ONLY.items():
             if self._contrasts_its_own and getattr(self, name) == value:
                 raise ConfigError(name, value, "needs --sacl_contrast=across")
         check_between("slim_start_epoch", self.dense_epochs, 0, self.epochs - 1)
@@ -252,14 +254,18 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
         return [name for name in defaults.EARLIER if self.effective_method in of[name]]
 
     def idle(self):
-        """Names of the settings that were given and have no effect with the others."""
-        found = []
+        """The settings that were given and have no effect: a dict from name to the reason."""
+        found = {}
         for field in dataclasses.fields(self):
-            given = getattr(self, field.name) != field.default
             of = field.metadata["of"]
-            alone = field.name.startswith(("distill_", "teacher_")) and not self.distill
-            if given and (alone or (of is not None and self.effective_method not in of)):
-                found.append(field.name)
+            if getattr(self, field.name) == field.default:
+                continue
+            if field.name.startswith(("distill_", "teacher_")) and not self.distill:
+                found[field.name] = "without --distill"
+            elif of is not None and self.method not in of:
+                found[field.name] = f"with --method={self.method}"
+            elif of is not None and self.effective_method not in of:
+                found[field.name] = "with --host_width equal to --width"
         return found
 
     def differences(self, other):

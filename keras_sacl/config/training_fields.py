@@ -60,15 +60,22 @@ class TrainingFields:
         of=("sacl", "sacl_xd"),
     )
     slim_execution: str = setting(
-        "slice", "How the slim network runs: slice (fast) or mask.", choices=("slice", "mask")
+        "slice",
+        "How the slim network runs: slice (fast) or mask.",
+        choices=("slice", "mask"),
+        of=("sacl", "sacl_xd"),
     )
     slim_selection: str = setting(
         "leading",
         "Channels that stay: leading, or largest magnitude.",
         choices=("leading", "magnitude"),
+        of=("sacl", "sacl_xd"),
     )
     slim_refresh_steps: int = setting(
-        100, "Steps between two selections with --slim_selection=magnitude.", low=1
+        100,
+        "Steps between two selections with --slim_selection=magnitude.",
+        low=1,
+        of=("sacl", "sacl_xd"),
     )
 
     # Data

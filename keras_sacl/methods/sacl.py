@@ -90,8 +90,6 @@ class SACLXD(CrossDistillation):
         frozen_z_b = self.frozen_embed(x_b, slim=False)
         frozen_z_a = self.frozen_embed(x_a, slim=True)
 
-        if self.xd_pairs == "same_encoder":
-            return self.combine(z_a, z_b, frozen_z_b, frozen_z_a)
         return self.combine(z_a, z_b, frozen_z_a, frozen_z_b)
 
     def _own_contrast(self, x_a, x_b):

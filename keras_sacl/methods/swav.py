@@ -57,13 +57,13 @@ class SwAV(TwoViewMethod):
         # without a gradient LARS would shrink them by decay alone, past zero and to the other side.
         after = tf.math.l2_normalize(self.prototypes, axis=0)
         self.prototypes.assign(tf.where(frozen, before, after))
+        self.seen_steps.assign_add(1)
         return logs
 
     def loss_terms(self, x_a, x_b, *small):
         c = tf.math.l2_normalize(self.prototypes, axis=0)
         trained = tf.cast(self.seen_steps >= self.frozen_steps, c.dtype)
         c = trained * c + (1 - trained) * tf.stop_gradient(c)
-        self.seen_steps.assign_add(1)
 
         views = (x_a, x_b, *small)
         z = [losses.l2_normalise(self.embed(x)) for x in views]

@@ -68,7 +68,15 @@ class CrossDistillation(BarlowTwins):
         self.alpha, self.gamma, self.xd_pairs, self.xd_form = alpha, gamma, xd_pairs, xd_form
 
     def combine(self, z_a, z_b, frozen_a, frozen_b):
-        """The weighted losses of the two views and of the pairs (z, frozen z)."""
+        """The weighted losses of the two views and of the pairs.
+
+        Args:
+            z_a, z_b: (N, D) embeddings of the views A and B.
+            frozen_a, frozen_b: The same of the passes without gradient.
+
+        Returns:
+            What `loss_terms` does.
+        """
         contrastive = losses.barlow_twins(z_a, z_b, self.lambd)
         xd = self.distil(z_a, z_b, frozen_a, frozen_b)
         if self.xd_form == "neg_log":
@@ -78,7 +86,12 @@ class CrossDistillation(BarlowTwins):
         return {"loss": loss, "barlow_twins": contrastive, "xd": xd, "z": z_b}
 
     def distil(self, z_a, z_b, frozen_a, frozen_b):
-        """The loss of the pairs (z, frozen z), without its weight."""
+        """The loss of the pairs (z, frozen z) as `xd_pairs` has them, a scalar, without its weight.
+
+        Args: as in `combine`.
+        """
+        if self.xd_pairs == "same_encoder":
+            frozen_a, frozen_b = frozen_b, frozen_a
         pairs = (z_a, frozen_a), (z_b, frozen_b)
         if self.xd_form == "neg_log":
             return losses.negative_log_distillation(*pairs)
@@ -108,7 +121,4 @@ class XD(CrossDistillation):
     def loss_terms(self, x_a, x_b):
         z_a, z_b = self.embed(x_a), self.embed(x_b)
         frozen_z_a, frozen_z_b = self.frozen_embed(x_a), self.frozen_embed(x_b)
-
-        if self.xd_pairs == "same_encoder":
-            return self.combine(z_a, z_b, frozen_z_b, frozen_z_a)
         return self.combine(z_a, z_b, frozen_z_a, frozen_z_b)

@@ -79,7 +79,7 @@ def report_page(runs):
     parts += _section("Scores", tables.score_table(runs), _SCORES)
     parts += _section("Files evaluated", tables.file_table(runs))
     parts += _section("Fine-tuning", _finetuning(runs))
-    changed = _CHANGES if any(run.changes for run in runs) else ""
+    changed = _CHANGES if any(run.phase_ends for run in runs) else ""
     parts += _section("Learning", _learning(runs), changed)
     for run in runs:
         parts += _looks(run, several)
@@ -140,7 +140,7 @@ def _learning(runs):
     for name, axis, caption in _CURVES:
         seen = [run for run in runs if run.curve(name)[0]]
         if seen:
-            marks = [run.changes for run in seen]
+            marks = [run.phase_ends for run in seen]
             curves = [(run.name, *run.curve(name)) for run in seen]
             chart = charts.line_chart(curves, x="epoch", y=axis, log=name == "loss", marks=marks)
             figures.append(_figure(chart, caption))

@@ -65,9 +65,9 @@ class RunReport:
         return tuple(zip(*points, strict=True)) if points else ((), ())
 
     @functools.cached_property  # each curve asks for it
-    def changes(self):
-        """The epochs after which other networks trained than before: see `RunConfig.changes`."""
+    def phase_ends(self):
+        """The epochs after which other networks trained than before: see `RunConfig.phase_ends`."""
         try:
-            return RunConfig.from_flag_lines("\n".join(self.flag_lines)).changes
+            return RunConfig.from_flag_lines("\n".join(self.flag_lines)).phase_ends
         except ConfigError:  # of a version with other settings
             return ()

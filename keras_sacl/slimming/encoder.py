@@ -11,6 +11,7 @@ from keras_sacl.slimming.mask import insert_masks
 
 EXECUTIONS = ("slice", "mask")
 SELECTIONS = ("leading", "magnitude")
+TRAINED = ("both", "host", "slim")
 
 
 @keras.saving.register_keras_serializable("keras_sacl")
@@ -57,7 +58,7 @@ class SlimmableEncoder(keras.Model):
                 f"`selection` must be one of {SELECTIONS}. Received: selection={selection!r}"
             )
         self.execution, self.selection = execution, selection
-        self.trains = "both"
+        self._trains = "both"
         self.host = host
         layers, pairs = pairing.check_pair(host, slim)
         # In a namespace, out of Keras' sight: the slim model's own values are not part of the
@@ -98,6 +99,17 @@ class SlimmableEncoder(keras.Model):
         self.built = True
 
     @property
+    def trains(self):
+        """What a training pass runs: "both", "host" or "slim"."""
+        return self._trains
+
+    @trains.setter
+    def trains(self, value):
+        if value not in TRAINED:
+            raise ValueError(f"`trains` must be one of {TRAINED}. Received: trains={value!r}")
+        self._trains = value
+
+    @property
     def slim_features(self):
         """The number of features that the deployed slim network puts out."""
         return self._plan.slim.output_shape[-1]
@@ -111,7 +123,7 @@ class SlimmableEncoder(keras.Model):
         return self.host.input_shape
 
     def call(self, x, slim=False, training=None):
-        """(B, H, W, C) pixels to (B, F) features of the host's width F."""
+        """(B, H, W, C) normalised images to (B, F) features of the host's width F."""
         if not (self.trains_slim(slim) if training else slim):
             return self._plan.host_pass(x, training=training)
         return self._slim_pass(x, training)

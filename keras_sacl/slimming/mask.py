@@ -73,8 +73,7 @@ def insert_masks(host, keep):
 
     Args:
         host: A functional `keras.Model` without models inside it.
-        keep: Maps a layer of the host to the channels that its slim counterpart puts out; or one
-            float in (0, 1], the share of channels to keep in every layer with weights.
+        keep: Maps a layer of the host to the channels that its slim counterpart puts out.
 
     Returns:
         A `keras.Model`, called as `model(x, training=..., slim=...)`.
@@ -100,9 +99,6 @@ def insert_masks(host, keep):
                 'of zeros is not a deleted one there; use execution="slice" for it. '
                 f"Received: host with {type(layer).__name__} {layer.name!r}"
             )
-    if isinstance(keep, float):
-        share = keep
-        keep = lambda layer: max(1, round(layer.output.shape[-1] * share))  # noqa: E731
 
     def call_function(layer, *args, **kwargs):
         y = layer(*args, **kwargs)

@@ -27,12 +27,12 @@ def build_networks(config):
     with _precision(config.mixed_precision):
         # Their values are never read; made before the seed is set, they leave the host's as they
         # are with one width.
-        narrower = [_encoder(config, width) for width in config.widths[1:]]
+        narrower = [encoder_of(config, width) for width in config.widths[1:]]
         keras.utils.set_random_seed(config.seed)
-        deployed = _encoder(config, config.width)
+        deployed = encoder_of(config, config.width)
         encoder = deployed
         if config.slims:
-            host = _encoder(config, config.host_width)
+            host = encoder_of(config, config.host_width)
             if narrower:
                 encoder = TieredEncoder(
                     host, [deployed, *narrower], selection=config.slim_selection, seed=config.seed
@@ -103,13 +103,17 @@ def compile_method(method, config, steps_per_epoch, rate_factor=1.0):
     )
     if config.mixed_precision == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    jit = {"auto": "auto", "true": True, "false": False}[config.jit_compile]
     method.compile(
         optimizer=optimizer,
-        jit_compile=jit,
+        jit_compile=jit_compile(config),
         steps_per_execution=steps_per_execution(config, steps_per_epoch),
     )
     optimizer.build(method.trainable_variables)
+
+
+def jit_compile(config):
+    """What `compile` is to be told for --jit_compile."""
+    return {"auto": "auto", "true": True, "false": False}[config.jit_compile]
 
 
 def steps_per_execution(config, steps_per_epoch):
@@ -139,12 +143,13 @@ def deployed_float32(encoder, config, width=None):
     tier = config.widths.index(width) if width else 0
     if isinstance(encoder, SlimmableEncoder):
         encoder = encoder.extract_slim(tier) if tier else encoder.extract_slim()
-    plain = _encoder(config, width or config.width)
+    plain = encoder_of(config, width or config.width)
     plain.set_weights(encoder.get_weights())
     return plain
 
 
-def _encoder(config, width):
+def encoder_of(config, width):
+    """The encoder of `config` at a width, with new weights."""
     return build_encoder(
         config.encoder, width=width, image_size=config.image_size, activation=config.activation
     )

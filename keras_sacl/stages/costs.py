@@ -43,7 +43,7 @@ def run_cost(config, images, teacher=None):
         for width in config.widths
     ]
     parts = _mean(costs)
-    if config.changes:
+    if config.phase_ends:
         parts = _mean_of_phases(config, parts, host, settings)
     trained = images // config.batch_size * config.batch_size
     return dataclasses.replace(costs[0], parts=parts, images=trained, left_out=left_out)

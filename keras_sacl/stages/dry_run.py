@@ -14,7 +14,7 @@ from keras_sacl.stages.distilling import build_distiller, load, made_up
 from keras_sacl.stages.strategy import make_strategy
 
 _IMAGES, _PIXELS = 4, 40
-# What queues and clusters are made for, unless a flag sizes them: the full ones of ImageNet take
+# What queues and clusters are made for, whatever the flags say: the full ones of ImageNet take
 # gigabytes with a wide teacher.
 _COUNTED_IMAGES = 2048
 

@@ -17,7 +17,12 @@ from keras_sacl.finetuning import Classifier, build_classifier
 from keras_sacl.fingerprint import fingerprint
 from keras_sacl.keras_files import save_keras
 from keras_sacl.optim import SGD, WarmupCosine
-from keras_sacl.stages.build import build_networks, deployed_float32, steps_per_execution
+from keras_sacl.stages.build import (
+    build_networks,
+    deployed_float32,
+    jit_compile,
+    steps_per_execution,
+)
 from keras_sacl.stages.inputs import finetuning_images, finetuning_teacher
 from keras_sacl.stages.training import verbosity
 
@@ -173,7 +178,7 @@ def train_classifier(config, network, teacher, train, folder, say):
     decay = config.finetune_weight_decay or None
     model.compile(
         optimizer=SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay),
-        jit_compile={"auto": "auto", "true": True, "false": False}[config.jit_compile],
+        jit_compile=jit_compile(config),
         steps_per_execution=steps_per_execution(config, steps // parts),
     )
     checkpoint = callbacks.RunCheckpoint(folder, keep=1)

@@ -13,9 +13,9 @@ from keras_sacl.data import (
     load_source,
     two_view_dataset,
 )
-from keras_sacl.encoders import build_encoder
 from keras_sacl.evaluation import PROTOCOLS, fitting, label_kind
 from keras_sacl.keras_files import load_keras
+from keras_sacl.stages.build import encoder_of
 from keras_sacl.stages.distilling import load as load_teacher
 from keras_sacl.stages.strategy import make_strategy
 
@@ -110,10 +110,7 @@ def initial_encoder(config):
         found = load_keras(path)
     except ValueError as error:
         raise ConfigError("init_from", config.init_from, f"{error}; {expected}") from error
-    own = build_encoder(
-        config.encoder, width=config.width, image_size=config.image_size,
-        activation=config.activation,
-    )  # fmt: skip
+    own = encoder_of(config, config.width)
     if [v.shape for v in found.variables] != [v.shape for v in own.variables]:
         raise ConfigError("init_from", config.init_from, f"holds another encoder; {expected}")
     return found

@@ -65,7 +65,7 @@ def pretrain(config, run_dir, say=print):
         "parameters_by_width": parameters if len(parameters) > 1 else None,
         "host_parameters": method.encoder.count_params() if config.slims else None,
         "seconds": round(sum(line["seconds"] for line in lines), 1),
-        "seconds_this_session": round(time.perf_counter() - started, 1),
+        "seconds_of_this_process": round(time.perf_counter() - started, 1),
         "final": lines[-1] if lines else None,
     }
     _say_if_little_was_learned(config, method, result["final"] or {}, say)
@@ -103,8 +103,8 @@ def describe(config, method, source, steps, say):
         )
     elif not config.method.startswith("sacl") and config.host_width != config.width:
         say(f"--host_width has no effect: {config.method} trains the deployed width alone")
-    for name in config.idle():
-        say(f"--{name} has no effect with --method={config.effective_method}")
+    for name, reason in config.idle().items():
+        say(f"--{name} has no effect {reason}")
     queue = getattr(method, "queue", None)
     if queue is not None and queue.size > len(source):
         say(

@@ -86,7 +86,7 @@ def _costs(config, results):
     images = results.get("pretrain", {}).get("images")
     if images:
         cost = run_cost(config, images)
-        step = "training step" + ", mean of the run" * bool(config.changes)
+        step = "training step" + ", mean of the run" * bool(config.phase_ends)
         rows += [
             (step, f"{cost.per_step / 1e9:,.1f} GFLOPs"),
             *((f"of it: {part}", f"{100 * flops / cost.per_image:.0f} %")

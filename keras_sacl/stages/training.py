@@ -64,12 +64,17 @@ class Training:
         """Restores the newest checkpoint, if there is one.
 
         Raises:
-            ConfigError: If several workers find different ones.
-            ValueError: If it is not one of this run.
+            ConfigError: If it is not one of this run, or several workers find different ones.
         """
-        self.step = self._checkpoint.restore(self.method, warn=self.say)
+        if self._checkpoint.paths():
+            self._require_same_teacher()
+        try:
+            self.step = self._checkpoint.restore(self.method, warn=self.say)
+        except ValueError as error:
+            raise ConfigError(
+                "run_dir", self.config.run_dir, f"cannot be resumed: {error}"
+            ) from error
         self._require_one_folder()
-        self._require_same_teacher()
         factor = self._checkpoint.rate_factor
         if factor != 1:  # the run has been rolled back
             self._build(factor)
@@ -184,7 +189,7 @@ class Training:
 
     def _callbacks(self):
         config, found = self.config, []
-        if config.changes:
+        if config.phase_ends:
             both = config.epochs - config.alone_epochs
             found.append(
                 callbacks.SlimSchedule(config.dense_epochs * self.steps, both * self.steps)
@@ -213,7 +218,7 @@ class Training:
 
     def _require_same_teacher(self):
         before = self.run_dir.results().get("teacher", {}).get("sha256")
-        if self.step and self._distilling and self._distilling.teacher_hash != before:
+        if self._distilling and self._distilling.teacher_hash != before:
             raise ConfigError(
                 "teacher", self.config.teacher, "is another one than that which the run began with"
             )

@@ -189,7 +189,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     method.fit(steps(1), verbose=0, callbacks=[callbacks.RunCheckpoint(tmp_path)])
     other = BarlowTwins(network(1), build_projector(8, (8, 8)))
     other.compile("sgd")
-    with pytest.raises(ValueError, match="`resume` needs a checkpoint of this model"):
+    with pytest.raises(ValueError, match="`model` must be the one that .* was saved from"):
         callbacks.RunCheckpoint(tmp_path).restore(other)
 
 
@@ -225,23 +225,45 @@ def test_guard_stops_at_collapse():
         method.fit(steps(3), verbose=0, callbacks=[callbacks.CollapseGuard()])
 
 
-def test_guard_sees_a_collapse_within_an_epoch(tmp_path):
-    """The logs are means since the epoch began, which 20 sound steps hold up."""
+def collapsing(after):
+    """A method whose embeddings become one point after so many steps of this process."""
     step = tf.Variable(0)
 
     class Collapsing(BarlowTwins):
         def loss_terms(self, x_a, x_b):
             terms = super().loss_terms(x_a, x_b)
-            sound = tf.cast(step.assign_add(1) <= 20, tf.float32)
+            sound = tf.cast(step.assign_add(1) <= after, tf.float32)
             return {**terms, "z": terms["z"] * sound + (1 - sound)}
 
     method = Collapsing(network(1), build_projector(8, (8, 8)))
     method.compile(keras.optimizers.SGD(0.01))
+    return method
+
+
+def guarded(folder):
     guard = callbacks.CollapseGuard()
-    saver = callbacks.RunCheckpoint(tmp_path, every_steps=10, guard=guard)
+    return guard, callbacks.RunCheckpoint(folder, every_steps=10, guard=guard)
+
+
+def test_guard_sees_a_collapse_within_an_epoch(tmp_path):
+    """The logs are means since the epoch began, which 20 sound steps hold up."""
+    guard, saver = guarded(tmp_path)
     with pytest.raises(callbacks.TrainingStopped, match="collapsed in epoch 1, step 30"):
-        method.fit(steps(40), verbose=0, callbacks=[guard, saver])
+        collapsing(after=20).fit(steps(40), verbose=0, callbacks=[guard, saver])
     assert [p.stem for p in saver.paths()] == ["step-000000010", "step-000000020"]
+
+
+def test_guard_sees_a_collapse_in_what_is_left_of_an_epoch(tmp_path):
+    """The steps before the cut hold the means up too."""
+    guard, saver = guarded(tmp_path)
+    collapsing(after=99).fit(steps(40), verbose=0, callbacks=[guard, saver])
+    saver.paths()[-1].unlink()
+    guard, saver = guarded(tmp_path)
+    method = collapsing(after=0)
+    assert saver.restore(method) == 30
+    with pytest.raises(callbacks.TrainingStopped, match="collapsed in epoch 1, step 40"):
+        method.fit(steps(30), verbose=0, callbacks=[guard, saver], steps_per_epoch=30)
+    assert [p.stem for p in saver.paths()][-1] == "step-000000030"
 
 
 def test_guard_lets_healthy_training_pass():

@@ -115,7 +115,7 @@ def test_a_run_that_has_not_ended_has_a_page():
 def test_where_other_networks_train_is_marked():
     run, words = make("slimmed"), "Dotted: other networks train from there on"
     sacl_xd = "--method=sacl_xd", "--epochs=6"
-    for lines, changes in (
+    for lines, ends in (
         ([*sacl_xd, "--slim_start_epoch=1"], (1,)),
         ([*sacl_xd, "--slim_start_epoch=1", "--slim_alone_epochs=2"], (1, 4)),
         ([*sacl_xd, "--slim_alone_epochs=2"], (4,)),
@@ -127,8 +127,8 @@ def test_where_other_networks_train_is_marked():
     ):
         run = dataclasses.replace(run, flag_lines=lines)
         page = report_page([make("other"), run])
-        assert run.changes == changes
-        assert (words in page) == ("stroke-dasharray" in page) == bool(changes)
+        assert run.phase_ends == ends
+        assert (words in page) == ("stroke-dasharray" in page) == bool(ends)
 
 
 def test_charts_draw_what_they_are_given():

@@ -200,7 +200,7 @@ def test_magnitude_keeps_the_largest_filters_of_coupled_layers():
 
 def test_mask_needs_no_second_network():
     host = randomise(network(1.5))
-    masked = insert_masks(host, keep=2 / 3)
+    masked = insert_masks(host, keep=lambda layer: layer.output.shape[-1] * 2 // 3)
     x = images()
     np.testing.assert_array_equal(masked(x), host(x))
     y = np.asarray(masked(x, slim=True))
@@ -225,11 +225,13 @@ def test_bad_arguments_are_named():
         SlimmableEncoder(network(1.5), network(1), execution="x")
     with pytest.raises(ValueError, match="`selection` must be one of.*Received: selection='x'"):
         SlimmableEncoder(network(1.5), network(1), selection="x")
+    with pytest.raises(ValueError, match="`trains` must be one of.*Received: trains='slimm'"):
+        SlimmableEncoder(network(1.5), network(1)).trains = "slimm"
     x = keras.Input((8, 8, 4))
     normalised = keras.Model(x, layers.LayerNormalization(name="norm")(x))
     with pytest.raises(ValueError, match="LayerNormalization 'norm'"):
-        insert_masks(normalised, keep=0.5)
+        insert_masks(normalised, keep=lambda layer: 2)
     tokens = keras.Input((4, 6))
     attending = keras.Model(tokens, layers.MultiHeadAttention(2, 3, name="heads")(tokens, tokens))
     with pytest.raises(ValueError, match="use execution=\"slice\" .*MultiHeadAttention 'heads'"):
-        insert_masks(attending, keep=0.5)
+        insert_masks(attending, keep=lambda layer: 2)

@@ -227,11 +227,11 @@ def test_the_host_is_alone_for_a_third_of_the_epochs_unless_each_network_contras
     assert RunConfig(sacl_contrast="own", epochs=12).validated().dense_epochs == 0
     assert RunConfig(method="sacl", slim_start_epoch=0).validated().dense_epochs == 0
     config = RunConfig(method="xd", slim_start_epoch=5).validated()
-    assert config.dense_epochs == 0 and config.idle() == ["slim_start_epoch"]
+    assert config.dense_epochs == 0 and list(config.idle()) == ["slim_start_epoch"]
 
 
 @pytest.mark.parametrize(
-    "settings, changes",
+    "settings, ends",
     [
         ({}, (6,)),
         ({"epochs": 1}, ()),
@@ -247,8 +247,8 @@ def test_the_host_is_alone_for_a_third_of_the_epochs_unless_each_network_contras
         ({"stop_epoch": 7}, (6,)),
     ],
 )
-def test_the_slim_network_is_alone_in_the_end_if_each_contrasts_its_own(settings, changes):
-    assert RunConfig(**{"epochs": 12, **settings}).validated().changes == changes
+def test_the_slim_network_is_alone_in_the_end_if_each_contrasts_its_own(settings, ends):
+    assert RunConfig(**{"epochs": 12, **settings}).validated().phase_ends == ends
 
 
 def test_a_run_that_ends_early_goes_on_as_one_that_did_not(tmp_path):
@@ -397,3 +397,21 @@ def test_three_widths_of_one_run_are_three_encoders(tmp_path, monkeypatch):
         assert 0 < found["knn_top1"] <= 1 and 0 < found["knn_top1_untrained"] <= 1
         assert f"width {width}" in summary(results) and f"run, width {width}: trained" in page
         assert f"of width {width}" in costs
+
+
+def test_a_run_goes_on_with_the_teacher_that_it_began_with(tmp_path):
+    files = []
+    for features in (4, 6):
+        teacher = keras.Sequential(
+            [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(features)]
+        )
+        files.append(str(tmp_path / f"{features}.keras"))
+        teacher.save(files[-1])
+    settings = {**SMALL, "method": "distill", "distill": ("reg",), "stages": ("pretrain",)}
+    config = RunConfig(
+        **settings, train_split="train[:64]", teacher=files[0], run_dir=str(tmp_path / "run")
+    ).validated()
+    run(config)
+    other = dataclasses.replace(config, teacher=files[1], resume=True)
+    with pytest.raises(ConfigError, match="6.keras: is another one than that which the run began"):
+        run(other)
