@@ -43,7 +43,12 @@ def read_config(argv, holder=flags.FLAGS):
         ConfigError: On a value that cannot work.
         flags.Error: On an unknown flag or a value of the wrong type.
     """
-    positional = holder(argv)[1:]
+    try:
+        positional = holder(argv)[1:]
+    except UnicodeDecodeError as error:
+        raise flags.Error(f"--flagfile: holds no UTF-8 text ({error.reason})") from error
+    except flags.CantOpenFlagFileError as error:
+        raise flags.Error(str(error).removeprefix("ERROR:: ")) from error
     if positional:
         raise flags.Error(f"Unknown argument {positional[0]!r}; settings are given as --flag=value")
     values = {}
@@ -125,7 +130,8 @@ def check_same_run(config, flags_file):
         raise ConfigError(
             name,
             getattr(config, name),
-            f"the run in {config.run_dir} has {was}; start from --flagfile={flags_file}{more}",
+            f"the run in {config.run_dir} has {was}; start from "
+            f"--flagfile={flags_file}{more} unchanged, or name another --run_dir",
         )
 
 
@@ -179,7 +185,10 @@ def import_tensorflow():
 
 
 if __name__ == "__main__":
-    import_tensorflow()
+    try:
+        import_tensorflow()
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     define_flags()
     app.define_help_flags()
     logging.set_verbosity(logging.ERROR)  # TFDS' deprecation notes

@@ -1,4 +1,4 @@
-"""A method of one's own, VICReg (2022): `python examples/own_method.py`."""
+"""A method of one's own, VICReg (2022): `python -m examples.own_method`."""
 
 import keras
 import tensorflow as tf

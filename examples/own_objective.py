@@ -2,7 +2,7 @@
 
 ("Similarity of Neural Network Representations Revisited", 2019.)
 
-python examples/own_objective.py TEACHER.keras
+python -m examples.own_objective TEACHER.keras
 """
 
 import sys
@@ -26,6 +26,8 @@ class CKA(Objective):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     teacher = keras.models.load_model(sys.argv[1], compile=False)
     encoder = build_encoder("resnet20_cifar", width=0.25, image_size=16)
     projector = build_projector(encoder.output_shape[-1], (256, 64), batch_norm=False)

@@ -1,6 +1,6 @@
 """Pretrains an encoder in a script of one's own, with `model.fit`, and deploys the slim network.
 
-python examples/pretrain_and_deploy.py
+python -m examples.pretrain_and_deploy
 """
 
 from pathlib import Path

@@ -46,6 +46,7 @@ def folder(tmp_path_factory):
     (tmp / "other_encoder" / "encoder.keras").write_bytes((tmp / "seven.keras").read_bytes())
     (tmp / "filled" / "thesis.txt").write_text("mine")
     (tmp / "file").write_text("")
+    (tmp / "utf16.flags").write_text("--method=xd", encoding="utf-16")
     (tmp / "old" / "flags.txt").write_text("--export_preprocessing\n")
     flags = "\n".join(config("--learning_rate=0.5").flag_lines())
     (tmp / "other" / "flags.txt").write_text(flags)

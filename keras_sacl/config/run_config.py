@@ -149,7 +149,8 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
             self.check_replicas(self.replicas)
         if self.eval_encoder is not None and self.stages != ("evaluate",):
             raise ConfigError("eval_encoder", self.eval_encoder, "needs --stages=evaluate")
-        check_between("warmup_epochs", self.warmup_epochs, 0, self.epochs)
+        given = f"--epochs={self.epochs}"
+        check_between("warmup_epochs", self.warmup_epochs, 0, self.epochs, given=given)
         if self.projector is not None:
             check_layer_widths("projector", self.projector)
 
@@ -180,11 +181,13 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
         for name, value in ACROSS_ONLY.items():
             if self._contrasts_its_own and getattr(self, name) == value:
                 raise ConfigError(name, value, "needs --sacl_contrast=across")
-        check_between("slim_start_epoch", self.dense_epochs, 0, self.epochs - 1)
-        both = self.epochs - self.dense_epochs
-        check_between("slim_alone_epochs", self.alone_epochs, 0, both - 1)
+        dense, epochs, given = self.dense_epochs, self.epochs, f"--epochs={self.epochs}"
+        check_between("slim_start_epoch", dense, 0, epochs - 1, given=given)
+        if dense:
+            given += f", --slim_start_epoch={dense}"
+        check_between("slim_alone_epochs", self.alone_epochs, 0, epochs - dense - 1, given=given)
         # While the host is alone there is no slim network yet that could be deployed.
-        check_between("stop_epoch", self.last_epoch, self.dense_epochs + 1, self.epochs)
+        check_between("stop_epoch", self.last_epoch, dense + 1, epochs, given=given)
         if self.init_from is not None and self.slims:
             raise ConfigError(
                 "init_from", self.init_from,

@@ -72,13 +72,17 @@ def check_member(flag, value, allowed):
         raise ConfigError(flag, value, f"must be one of {_listed(allowed)}{hint}")
 
 
-def check_between(flag, value, low, high, open_low=False):
-    """Raises ConfigError if a number is not from `low` (or above it) to `high`."""
+def check_between(flag, value, low, high, open_low=False, given=""):
+    """Raises ConfigError if a number is not from `low` (or above it) to `high`.
+
+    Where other flags make the bounds, `given` names them, with their values.
+    """
     # Written so that NaN fails; infinity is no setting either.
     if not (low <= value <= high) or (open_low and value == low) or math.isinf(value):
         bound = f"above {low}" if open_low else f"at least {low}"
         limit = "" if math.isinf(high) else f" and at most {high}"
-        raise ConfigError(flag, value, f"must be {bound}{limit}")
+        because = f" ({given})" if given else ""
+        raise ConfigError(flag, value, f"must be {bound}{limit}{because}")
 
 
 def kind_of(field):

@@ -5,6 +5,7 @@ import math
 
 import keras
 
+from keras_sacl.config import ConfigError
 from keras_sacl.embedding_queue import default_queue_size
 from keras_sacl.encoders import build_encoder
 from keras_sacl.heads import build_projector, parse_projector
@@ -34,9 +35,7 @@ def build_networks(config):
         if config.slims:
             host = encoder_of(config, config.host_width)
             if narrower:
-                encoder = TieredEncoder(
-                    host, [deployed, *narrower], selection=config.slim_selection, seed=config.seed
-                )
+                encoder = _tiers(config, host, [deployed, *narrower])
             else:
                 encoder = SlimmableEncoder(
                     host, deployed, execution=config.slim_execution, selection=config.slim_selection
@@ -146,6 +145,17 @@ def deployed_float32(encoder, config, width=None):
     plain = encoder_of(config, width or config.width)
     plain.set_weights(encoder.get_weights())
     return plain
+
+
+def _tiers(config, host, slims):
+    sizes = [slim.count_params() for slim in slims]
+    if len(set(sizes)) < len(sizes):
+        raise ConfigError(
+            "slim_widths", ",".join(map(str, config.widths)),
+            f"some of these are one network of {config.encoder} ({sizes} parameters); take widths "
+            "further apart",
+        )  # fmt: skip
+    return TieredEncoder(host, slims, selection=config.slim_selection, seed=config.seed)
 
 
 def encoder_of(config, width):

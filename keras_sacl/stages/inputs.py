@@ -26,6 +26,9 @@ def check_inputs(config):
     Raises:
         ConfigError, ValueError: In one line, naming the flag and what would do.
     """
+    folder = config.data_dir
+    if folder and "://" not in folder and not config.download and not os.path.isdir(folder):
+        raise ConfigError("data_dir", folder, "is no directory")
     if "pretrain" in config.stages:
         augmented_images(config)
         if config.distill:

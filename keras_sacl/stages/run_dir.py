@@ -74,7 +74,10 @@ class RunDir:
             )
         if config.resume and config.stop_epoch is not None:
             reached = max((line["epoch"] for line in read_metrics(self.metrics)), default=0)
-            check_between("stop_epoch", config.last_epoch, reached, config.epochs)
+            check_between(
+                "stop_epoch", config.last_epoch, reached, config.epochs,
+                given=f"the run in {self.path} has {reached} behind it",
+            )  # fmt: skip
         if not config.overwrite:
             self.results()
 

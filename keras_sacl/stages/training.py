@@ -79,7 +79,10 @@ class Training:
         if factor != 1:  # the run has been rolled back
             self._build(factor)
             self._checkpoint.restore(self.method, warn=self.say)
-        self.say(f"resuming after step {self.step} of {self.last_step}")
+        if self.step:
+            self.say(f"resuming after step {self.step} of {self.last_step}")
+        else:
+            self.say(f"no checkpoint in {self.run_dir.checkpoints}: starting with step 1")
 
     def run(self):
         """Trains to the last step.

@@ -21,13 +21,13 @@ def run(*command):
 
 @pytest.mark.slow
 def test_a_method_of_ones_own():
-    assert "invariance" in run("examples/own_method.py")
+    assert "invariance" in run("-m", "examples.own_method")
 
 
 @pytest.mark.slow
 def test_an_objective_of_ones_own(tmp_path):
     build_encoder("resnet20_cifar", width=0.5, image_size=16).save(tmp_path / "teacher.keras")
-    assert "cka" in run("examples/own_objective.py", tmp_path / "teacher.keras")
+    assert "cka" in run("-m", "examples.own_objective", tmp_path / "teacher.keras")
 
 
 @pytest.mark.parametrize("name", ["own_method.py", "own_objective.py"])

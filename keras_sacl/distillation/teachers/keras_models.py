@@ -59,7 +59,8 @@ def run_from_keras(path):
     if projector.input_shape != encoder.output_shape or len(projector.output_shape) != 2:
         raise ValueError(
             f"has a projector.keras from {projector.input_shape} to {projector.output_shape}, "
-            f"where its encoder.keras gives {encoder.output_shape}"
+            f"where its encoder.keras gives {encoder.output_shape}, as a run with a host leaves "
+            f"them; take {files['encoder']}"
         )
     return encoder, projector
 
