@@ -155,8 +155,9 @@ class RunCheckpoint(keras.callbacks.Callback):
         Raises:
             ValueError: If a whole checkpoint does not fit the model.
         """
-        with model.distribute_strategy.scope():
-            model.optimizer.build(model.trainable_variables)
+        if not model.optimizer.built:  # that of float16 would make its variables again
+            with model.distribute_strategy.scope():
+                model.optimizer.build(model.trainable_variables)
         if self.write:
             for left in self.directory.glob("step-*.tmp"):
                 left.unlink(missing_ok=True)

@@ -8,8 +8,9 @@ class SlimSchedule(keras.callbacks.Callback):
 
     So SACL + XD begins as XD of the host and ends as XD of the slim network, SACL as their Barlow
     Twins. The slim network sets out with the host's moving statistics and, with "magnitude", its
-    largest channels at the change. In the end the host is no longer run; its other weights decay,
-    and LARS and LAMB still scale by the norms of the whole.
+    largest channels at the change. In the end the host is no longer run; its other weights decay
+    and move by what momentum they have left, and LARS and LAMB still scale by the norms of the
+    whole.
 
     The paper slims from the first step to the last. A revision of the authors' development code
     (github.com/mengjian0502/solo-learn-sparse) begins later, after 10 of 1,000 epochs.

@@ -157,7 +157,8 @@ def _vote(similarity, votes, labels, temperature):
     if not temperature > 0:
         raise ValueError(f"`temperature` must be positive. Received: temperature={temperature}")
     classes = np.arange(votes.max() + 1)
-    weights = np.exp(similarity / temperature)
+    # Relative to the nearest, which comes first: a small temperature would overflow.
+    weights = np.exp((similarity - similarity[:, :1]) / temperature)
     correct = 0
     for start in range(0, len(labels), _BLOCK):
         part = slice(start, start + _BLOCK)

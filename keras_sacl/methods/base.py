@@ -163,7 +163,10 @@ class TwoViewMethod(keras.Model):
             # optimizer's own factor keeps small float16 gradients from underflowing.
             scaled = self.optimizer.scale_loss(loss / replica_count())
         variables = self.trainable_variables
-        self.optimizer.apply(tape.gradient(scaled, variables), variables)
+        # Dense: selected channels give slices, some twice, which LAMB would square one by one.
+        gradients = [g if g is None else tf.convert_to_tensor(g) for g in
+                     tape.gradient(scaled, variables)]  # fmt: skip
+        self.optimizer.apply(gradients, variables)
         return self._log(terms, loss)
 
     def test_step(self, data):

@@ -42,7 +42,8 @@ class CrossDistillation(BarlowTwins):
             alone distorts; "same_encoder" pairs one encoder's embeddings of the two views, as
             Algorithm 1 reads to the letter.
         xd_form: "barlow_twins", "correlation" or "neg_log". The first two are one where a pair is
-            an embedding and itself.
+            an embedding and itself, as long as its std is far above the 0.003 of the epsilon that
+            it is normalised with.
         gamma: Weight of the "neg_log" form.
     """
 

@@ -26,8 +26,8 @@ class SlimmableEncoder(keras.Model):
 
     `trains` says what a training pass runs: "both" what is asked for; "host" the host, whatever is
     asked for (M is all ones), and each step of a method ends with `take_statistics`; "slim" the
-    slim network. What is extracted, and what runs in inference, is the slim network always. See
-    `SlimSchedule`.
+    slim network. What is extracted, and what runs in inference, is the slim network always. A
+    function that has been traced keeps what it was traced with: `SlimSchedule` has it made anew.
 
     "Slimmed Asymmetrical Contrastive Learning and Cross Distillation" (2023): theta_s = theta M.
 

@@ -63,7 +63,7 @@ def pretrain(config, run_dir, say=print):
         "steps": training.step,
         "deployed_parameters": parameters[str(config.width)],
         "parameters_by_width": parameters if len(parameters) > 1 else None,
-        "host_parameters": method.encoder.count_params() if config.slims else None,
+        "host_parameters": method.encoder.host.count_params() if config.slims else None,
         "seconds": round(sum(line["seconds"] for line in lines), 1),
         "seconds_of_this_process": round(time.perf_counter() - started, 1),
         "final": lines[-1] if lines else None,

@@ -119,7 +119,7 @@ def test_channels_stay_while_the_slim_network_is_alone(trains):
     before = np.array(mask)
     kernel = method.encoder.host.get_layer("conv").kernel
     kernel.assign(np.where(before, 0.01, 1.0) * np.ones((3, 3, 3, 12)))
-    fit(method, range(1), start=None, callbacks=[callbacks.SlimRefresh(1)])
+    fit(method, range(2), start=None, callbacks=[callbacks.SlimRefresh(1)])
     assert np.array_equal(before, mask) == (trains == "slim")
 
 

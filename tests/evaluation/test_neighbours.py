@@ -111,3 +111,11 @@ def test_perfect_clusters_and_names_of_any_kind():
     assert retrieval_recall(x, labels, ks=(1,)) == {1: 1.0}
     with pytest.raises(ValueError, match="`labels` must hold at least 2 classes"):
         cluster_alignment(x, np.zeros(60), x, labels)
+
+
+def test_a_small_temperature_leaves_the_nearest_neighbour():
+    rng = np.random.default_rng(0)
+    bank, queries = rng.normal(size=(40, 8)), rng.normal(size=(200, 8))
+    labels = np.arange(40) % 4
+    nearest = labels[cosine_similarity(queries, bank).argmax(axis=1)]
+    assert knn_accuracy(bank, labels, queries, nearest, k=20, temperature=1e-4) == 1

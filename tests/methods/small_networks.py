@@ -72,14 +72,14 @@ SETTINGS = {
 }
 
 
-def make(name, execution="slice", dropout=0.0, **settings):
+def make(name, execution="slice", dropout=0.0, selection="leading", **settings):
     settings = {**SETTINGS.get(name, {}), **settings}
     if name == "distill" and "distiller" not in settings:
         settings["distiller"] = distiller()
     keras.utils.set_random_seed(1)
     encoder = network(1, dropout)
     if name.startswith("sacl"):
-        encoder = SlimmableEncoder(network(1.5, dropout), encoder, execution=execution)
+        encoder = SlimmableEncoder(network(1.5, dropout), encoder, execution, selection)
     projector = None
     if name != "distill":
         batch_norm = name != "moco_v2"

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_sacl.heads import build_projector
 from keras_sacl.methods import METHODS, SACL, SACLXD, XD, BarlowTwins, Distillation, TwoViewMethod
+from keras_sacl.optim import build_optimizer
 from keras_sacl.slimming import SlimmableEncoder
 from tests.methods.small_networks import (
     Counter,
@@ -203,12 +204,17 @@ def test_with_dropout_each_frozen_pass_is_its_own():
     assert not np.allclose(method.frozen_embed(x_a), method.frozen_embed(x_a))
 
 
-def test_both_executions_take_the_same_steps():
-    """Three SGD steps from one start: weights and slim statistics end alike."""
+@pytest.mark.parametrize(
+    "optimizer, selection, trains",
+    [("sgd", "leading", "both"), ("lamb", "magnitude", "both"), ("lamb", "magnitude", "slim")],
+)
+def test_both_executions_take_the_same_steps(optimizer, selection, trains):
+    """Three steps from one start: weights and slim statistics end alike."""
     results = []
     for execution in ("slice", "mask"):
-        method = make("sacl_xd", execution=execution)
-        method.compile(keras.optimizers.SGD(1e-3))
+        method = make("sacl_xd", execution=execution, selection=selection)
+        method.encoder.trains = trains
+        method.compile(build_optimizer(optimizer, 1e-3, 0.0))
         for seed in range(3):
             method.train_on_batch(*views(seed=seed))
         results.append([np.asarray(v) for v in method.deployed_encoder().variables])
