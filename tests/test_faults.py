@@ -105,6 +105,7 @@ def broken_files():
     }
 
 
+@pytest.mark.long
 def test_broken_files_are_named_and_change_nothing(tmp_path):
     """Five in a hundred, of ten kinds: the run is that of the folder without them."""
     write_digits(tmp_path / "clean", 200)
@@ -197,6 +198,7 @@ def test_vanished_images_end_the_run_in_one_line(tmp_path):
     assert "No such file or directory; --resume continues from the last checkpoint" in error
 
 
+@pytest.mark.long
 def test_an_interrupted_run_passes_over_a_checkpoint_cut_short(tmp_path):
     flags = "--dataset=digits", "--epochs=4", "--stages=pretrain", f"--run_dir={tmp_path / 'run'}"
     process = start(*flags)
@@ -249,6 +251,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole(small_disk):
     assert [line["epoch"] for line in lines] == list(range(1, 9))
 
 
+@pytest.mark.long
 def test_divergence_is_rolled_back_with_half_the_rate(tmp_path, monkeypatch):
     class OnceBad(callbacks.CollapseGuard):
         def on_epoch_end(self, epoch, logs=None):

@@ -45,6 +45,7 @@ def worst(replicas, encoder, precision, method, names):
     return max(found)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "replicas, names",
     [

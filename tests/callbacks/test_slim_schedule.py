@@ -1,5 +1,7 @@
 """The host alone, both, the slim network alone: what is trained, the changes, resuming."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -178,10 +180,23 @@ def test_channels_are_selected_at_the_change():
     np.testing.assert_array_equal(mask, [0] * 4 + [1] * 8)
 
 
+@functools.cache
+def uninterrupted(**settings):
+    return state(fit(make(**settings), range(8), alone=ALONE))
+
+
 @pytest.mark.parametrize("cut", [3, 4, 6, 7])
-@pytest.mark.parametrize("settings", [{}, {"tiers": 2}, {"selection": "magnitude"}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        pytest.param({"tiers": 2}, marks=pytest.mark.long),
+        pytest.param({"selection": "magnitude"}, marks=pytest.mark.long),
+    ],
+    ids=str,
+)
 def test_resumed_equals_uninterrupted(cut, settings, tmp_path):
-    whole = fit(make(**settings), range(8), alone=ALONE)
+    whole = uninterrupted(**settings)
     saver = callbacks.RunCheckpoint(tmp_path)
     fit(make(**settings), range(cut), alone=ALONE, callbacks=[saver])
     again = make(**settings)
@@ -191,6 +206,7 @@ def test_resumed_equals_uninterrupted(cut, settings, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.long
 def test_one_fit_after_another_goes_on():
     whole = fit(make(), range(8), alone=ALONE)
     parts = make()
@@ -213,6 +229,7 @@ def test_held_out_views_are_seen_by_the_networks_that_train():
     np.testing.assert_allclose(*zip(*seen, strict=True), rtol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("start", "alone"), [(START, ALONE), (3, 5)])
 def test_several_steps_an_execution_take_the_same_steps(start, alone):
     """A change inside of an execution waits for the next, whether the run is cut there or not."""

@@ -76,6 +76,7 @@ def check(
     return cost
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name, settings",
     [

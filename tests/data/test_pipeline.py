@@ -144,6 +144,7 @@ def test_views_finished_on_the_device_are_those_of_the_host(source):
             np.testing.assert_allclose(finished, view, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_data_service_makes_every_step_once(workers):
     service = tf.data.experimental.service

@@ -74,6 +74,7 @@ def test_large_images_see_the_librarys_network(name, stock, digits):
     assert difference(np.asarray(encoder(images)), expected) <= 1e-5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MOST)
 def test_small_images_keep_a_map(name):
     smallest = {"alexnet": 3} | dict.fromkeys(TRANSFORMERS, 8)
@@ -137,6 +138,7 @@ def test_features_are_healthy_at_initialisation(name, digits):
     assert neighbours.score(features[240:], labels[240:]) > 0.15  # chance is 0.1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ALL)
 def test_save_and_load(name, digits, tmp_path):
     encoder = build_encoder(name, width=0.25, image_size=32)

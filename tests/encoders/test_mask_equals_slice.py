@@ -28,6 +28,7 @@ def test_mask_equals_slice(name):
     pytest.fail(f"outputs, gradients, statistics differ by {draws}")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name, activation",
     [

@@ -12,6 +12,7 @@ from tests.encoders.names import CONVOLUTIONAL, slow
 QUICK = ("mobilenet_v3_small", "resnet20_cifar", "alexnet")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", slow(CONVOLUTIONAL, {*CONVOLUTIONAL} - {*QUICK}))
 def test_relu6_is_everywhere_and_changes_nothing_else(name, digits, tmp_path):
     def build(width, activation):

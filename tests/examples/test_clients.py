@@ -123,6 +123,7 @@ def test_a_photo_is_turned_upright(photos, examples, tmp_path):
     np.testing.assert_array_equal(photo.load_photo(tmp_path / "turned.png"), upright)
 
 
+@pytest.mark.long
 def test_clients_need_only_their_runtime(files, photos, examples):
     """As an app has it: no keras_sacl, no TensorFlow, and a file is all there is."""
     script = f"""

@@ -211,6 +211,7 @@ def test_the_layer_that_loses_is_named(inputs):
     assert layer_errors(equalise(model, x), x)[0].snr_db > first.snr_db + 20
 
 
+@pytest.mark.long
 def test_the_export_mends_an_int8_file_that_loses(unbalanced, pixels, tmp_path):
     row, said = exported(unbalanced, pixels, tmp_path, calibration=100)
     noise = row["int8_noise"]

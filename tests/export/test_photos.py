@@ -77,6 +77,7 @@ def test_the_crop_is_that_of_the_training_images(source):
     assert np.mean(found != expected) < 1e-3
 
 
+@pytest.mark.long
 def test_files_agree_with_keras_on_photos_of_many_sizes(exported):
     _, rows = exported
     assert {name: row["reason"] for name, row in rows.items()} == dict.fromkeys(rows)

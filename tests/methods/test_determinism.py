@@ -39,6 +39,7 @@ def graphs_of(run):
         context.disable_run_metadata()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "method, encoder, precision",
     [

@@ -191,6 +191,7 @@ def trained(tmp_path_factory):
     return config, run_dir
 
 
+@pytest.mark.long
 def test_the_stage_writes_the_report_of_a_run(trained):
     config, run_dir = trained
     page = run_dir.report.read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ from keras_sacl.data import ImageSource, get_preset
 from keras_sacl.report import views
 
 
+@pytest.mark.long
 def test_a_row_is_the_image_and_its_pairs(digit_images):
     images = (255 * digit_images[0][:3]).astype("uint8")
     settings = {"image_size": 32, "pairs": 2}
@@ -34,6 +35,7 @@ def call(monkeypatch, *flags):
     return views.main()
 
 
+@pytest.mark.long
 def test_the_command_writes_a_picture_of_each_preset(monkeypatch, tmp_path):
     flags = f"--output={tmp_path} --presets=cifar10,imagenet1k --image_size=24 --pairs=2".split()
     assert call(monkeypatch, *flags) == 0

@@ -259,6 +259,7 @@ print("equal", len(found[0]))
 """
 
 
+@pytest.mark.long
 def test_two_replicas_draw_alike_and_equal_one():
     done = subprocess.run(
         [sys.executable, "-c", _REPLICAS], cwd=pathlib.Path(__file__).parents[2],

@@ -38,6 +38,7 @@ def config_of(method, *objectives, **settings):
     return RunConfig(**{**SMALL, "method": method, **teacher, **settings}).validated()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "config",
     [

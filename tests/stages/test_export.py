@@ -42,6 +42,7 @@ def exported(tmp_path_factory, monkeypatch_module):
     return config, run_dir
 
 
+@pytest.mark.long
 def test_the_classifier_is_exported_beside_the_encoder(exported):
     config, run_dir = exported
     rows = run_dir.results()["export"]
@@ -89,6 +90,7 @@ def test_the_command_agrees_with_the_stage(exported):
         assert check([str(file), f"--against={against}", "--images=digits", "--limit=60"]) == 0
 
 
+@pytest.mark.long
 def test_classes_of_other_data_are_neither_named_nor_scored(exported, tmp_path):
     """The classifier's logits are of digits; these images are of two other classes."""
     from PIL import Image

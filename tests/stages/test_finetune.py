@@ -77,6 +77,7 @@ def fine_tuned(tmp_path_factory):
     return config, run_dir, result, said
 
 
+@pytest.mark.long
 def test_learns_and_is_compared_with_scratch(fine_tuned):
     _, run_dir, result, said = fine_tuned
     assert result["top1"] > 0.6
@@ -101,6 +102,7 @@ def test_the_file_is_an_ordinary_model_of_the_recorded_accuracy(fine_tuned):
     assert accuracy(run_dir.classifier) == pytest.approx(result["top1"], abs=1.5 / 355)
 
 
+@pytest.mark.long
 def test_a_teacher_is_measured_and_imitated(fine_tuned, tmp_path):
     _, taught_by, earlier, _ = fine_tuned
     config, run_dir = started(

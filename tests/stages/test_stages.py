@@ -64,6 +64,7 @@ def run(config):
     return run_dir, said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lambd, little", [(5.0, True), (0.005, False)])
 def test_a_loss_no_better_than_chance_is_said(tmp_path, lambd, little):
     settings = {**SMALL, "method": "barlow_twins", "epochs": 3, "lambd": lambd}
@@ -93,6 +94,7 @@ def test_a_folder_without_labels_is_pretrained_and_exported(photos, tmp_path):
     assert "encoder.tflite" in summary(results) and "k-NN top-1" not in summary(results)
 
 
+@pytest.mark.long
 def test_evaluation_may_name_labels_of_its_own(photos, tmp_path):
     config = RunConfig(
         **SMALL,
@@ -122,6 +124,7 @@ def test_evaluation_may_name_labels_of_its_own(photos, tmp_path):
     assert all(found[name] in table and "-v" in found[name] for name in protocols)
 
 
+@pytest.mark.long
 def test_a_file_is_evaluated_as_the_encoder_it_was_made_from(tmp_path):
     config = RunConfig(
         **SMALL, dataset="digits", train_split="train[:300]", test_split="test[:100]",
@@ -174,6 +177,7 @@ def test_files_that_take_pixels_get_pixels(tmp_path):
             inputs.check_inputs(dataclasses.replace(alone, eval_protocols=("two_views",)))
 
 
+@pytest.mark.long
 def test_augmenting_in_the_training_step_is_the_same_run(tmp_path):
     final = []
     for where in ("host", "device"):
@@ -251,6 +255,7 @@ def test_the_slim_network_is_alone_in_the_end_if_each_contrasts_its_own(settings
     assert RunConfig(**{"epochs": 12, **settings}).validated().phase_ends == ends
 
 
+@pytest.mark.long
 def test_a_run_that_ends_early_goes_on_as_one_that_did_not(tmp_path):
     settings = {
         **SMALL,
@@ -288,6 +293,7 @@ def test_a_run_that_ends_early_goes_on_as_one_that_did_not(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.long
 def test_several_steps_per_execution_are_the_same_steps(tmp_path):
     """Not to the last bit: within one execution, operations may run in another order."""
     epochs = []
@@ -357,6 +363,7 @@ def test_every_encoder_of_a_run_has_its_activation(monkeypatch):
     assert given == [(width, "relu6") for width in (0.25, 0.5, 0.75, 0.5)]
 
 
+@pytest.mark.long
 def test_three_widths_of_one_run_are_three_encoders(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "build_encoder", small_encoder)
     config = RunConfig(

@@ -45,6 +45,7 @@ def small_detector(encoder, image_size=SIZE, classes=3):
 # The backbone
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name, layer_names",
     [
@@ -233,6 +234,7 @@ def trained(encoder):
     )
 
 
+@pytest.mark.long
 def test_training_teaches_to_detect(trained):
     *_, before, after, losses = trained
     assert losses.shape == (120,) and np.isfinite(losses).all()
