@@ -188,6 +188,7 @@ def test_unusual_images_are_converted(tmp_path, kind):
     np.testing.assert_allclose(pixels, np.asarray(opened) + np.zeros((16, 16, 3)), atol=3)
 
 
+@pytest.mark.long
 def test_vanished_images_end_the_run_in_one_line(tmp_path):
     write_digits(tmp_path / "photos", 100)
     flags = f"--dataset={tmp_path / 'photos'}", f"--run_dir={tmp_path / 'run'}", "--epochs=500"

@@ -26,6 +26,7 @@ MULTIPLY_ADDS = {
 DEEPEST = ("resnet101", "resnet152")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=pytest.mark.slow if n in DEEPEST else ()) for n in MULTIPLY_ADDS],

@@ -64,6 +64,7 @@ def test_shapes_and_steps(source):
         assert np.abs(a - b).max() > 0.5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("start_step", [2, 5])
 def test_a_resumed_stream_is_the_uninterrupted_one(source, start_step):
     whole = views(source)
@@ -110,6 +111,7 @@ def test_still_views_are_the_normalised_images_twice():
 
 
 # Small images in memory are cropped by the batch, large ones and files one at a time.
+@pytest.mark.long
 @pytest.mark.parametrize(("side", "size"), [(32, 12), (32, 32), (32, 64), (170, 40)])
 def test_photos_and_pixels_get_the_same_views(side, size):
     images = pixels(8, side, side)
@@ -134,6 +136,7 @@ def test_decode_all():
         decode_all(ImageSource(encoded(3)))
 
 
+@pytest.mark.long
 def test_views_finished_on_the_device_are_those_of_the_host(source):
     presets = get_preset("imagenet1k")
     crops = two_view_dataset(source, presets, epochs=1, augment_on="device", **SETTINGS)

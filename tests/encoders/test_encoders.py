@@ -35,6 +35,7 @@ PARAMETERS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ALL)
 def test_parameters_are_the_published_ones(name):
     assert build_encoder(name).count_params() / 1e6 == pytest.approx(PARAMETERS[name], rel=0.03)

@@ -74,6 +74,7 @@ def votes(unit, sets, k):
     return model.fit(unit[0], sets[1]).score(unit[1], sets[3])
 
 
+@pytest.mark.long
 def test_neighbours(sets, unit):
     assert near(evaluation.knn_accuracy(*sets), votes(unit, sets, 20), 597)
     found = evaluation.PROTOCOLS["nn"].measure(Features(*sets))

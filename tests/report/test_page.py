@@ -225,6 +225,7 @@ def test_what_cannot_be_shown_is_said(trained, tmp_path):
     assert found.looks is not None and "no checkpoint" in found.notes[0]
 
 
+@pytest.mark.long
 def test_the_command(trained, tmp_path, capsys):
     _, run_dir = trained
     copy = tmp_path / "tiny"

@@ -120,6 +120,7 @@ def test_each_tier_is_its_slice_of_the_host(selection):
                     np.testing.assert_array_equal(np.asarray(slim), block)
 
 
+@pytest.mark.long
 def test_a_step_is_that_of_plain_sacl_with_the_drawn_network_and_moves_its_statistics_alone():
     """From one start, for each of the tiers: weights, optimizer and statistics after one step."""
     method = make("sacl_xd")

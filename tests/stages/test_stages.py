@@ -77,6 +77,7 @@ def test_a_loss_no_better_than_chance_is_said(tmp_path, lambd, little):
     assert not lines or "a smaller --lambd (it is 5) or more steps" in lines[0]
 
 
+@pytest.mark.long
 def test_a_folder_without_labels_is_pretrained_and_exported(photos, tmp_path):
     config = RunConfig(
         **SMALL, dataset=str(photos), run_dir=str(tmp_path / "run"), export_formats=("tflite",),
