@@ -27,19 +27,8 @@ from keras_sacl.stages.build import (
 from keras_sacl.stages.report import _costs
 from keras_sacl.stages.summary import summary
 from tests.networks import small_encoder
+from tests.stages.small_runs import SMALL, run
 
-SMALL = {
-    "method": "xd",
-    "encoder": "resnet20_cifar",
-    "width": 0.5,
-    "image_size": 8,
-    "augmentation": "digits",
-    "projector": "16-16",
-    "batch_size": 32,
-    "epochs": 1,
-    "tensorboard": False,
-    "verbose": "quiet",
-}
 WITHOUT_REPORT = ("pretrain", "evaluate", "export")
 
 
@@ -51,17 +40,6 @@ def photos(tmp_path):
     for i, image in enumerate(load_digits().images[:80]):
         Image.fromarray((image * 15).astype("uint8")).save(folder / f"{i:03d}.png")
     return folder
-
-
-def run(config):
-    run_dir = stages.RunDir(config.run_dir)
-    run_dir.check(config)
-    stages.check_inputs(config)
-    run_dir.start(config)
-    said = []
-    for name in config.stages:
-        stages.RUNNERS[name](config, run_dir, say=said.append)
-    return run_dir, said
 
 
 @pytest.mark.long
@@ -257,44 +235,6 @@ def test_the_slim_network_is_alone_in_the_end_if_each_contrasts_its_own(settings
 
 
 @pytest.mark.long
-def test_a_run_that_ends_early_goes_on_as_one_that_did_not(tmp_path):
-    settings = {
-        **SMALL,
-        "method": "sacl_xd",
-        "epochs": 3,
-        "warmup_epochs": 0,
-        "slim_alone_epochs": 1,
-        "dataset": "digits",
-        "train_split": "train[:64]",
-        "knn_every": 0,
-        "views_every": 0,
-    }
-
-    def part(name, *stages, **more):
-        names = ("pretrain", *stages)
-        config = RunConfig(**settings, **more, stages=names, run_dir=str(tmp_path / name))
-        return run(config.validated())
-
-    cut, said = part("cut", "report", stop_epoch=2)
-    ended = "ended after epoch 2 of 3, as --stop_epoch says; --resume with a later one goes on"
-    assert ended in said
-    assert cut.results()["pretrain"]["epochs"] == 2
-    assert cut.results()["pretrain"]["steps"] == 4
-    # Of what there is by then: two networks that learn from one another.
-    report = cut.report.read_text(encoding="utf-8")
-    assert "host: z_A, z_B" in report and "mean of the run" not in report
-
-    cut, said = part("cut", resume=True)
-    assert "resuming after step 4 of 6" in said
-    assert not any("--stop_epoch" in line for line in said)
-    whole, _ = part("whole")
-    assert [line["epoch"] for line in read_metrics(cut.metrics)] == [1, 2, 3]
-    weights = [run_dir.load_encoder().get_weights() for run_dir in (cut, whole)]
-    for a, b in zip(*weights, strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-@pytest.mark.long
 def test_several_steps_per_execution_are_the_same_steps(tmp_path):
     """Not to the last bit: within one execution, operations may run in another order."""
     epochs = []
@@ -405,21 +345,3 @@ def test_three_widths_of_one_run_are_three_encoders(tmp_path, monkeypatch):
         assert 0 < found["knn_top1"] <= 1 and 0 < found["knn_top1_untrained"] <= 1
         assert f"width {width}" in summary(results) and f"run, width {width}: trained" in page
         assert f"of width {width}" in costs
-
-
-def test_a_run_goes_on_with_the_teacher_that_it_began_with(tmp_path):
-    files = []
-    for features in (4, 6):
-        teacher = keras.Sequential(
-            [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(features)]
-        )
-        files.append(str(tmp_path / f"{features}.keras"))
-        teacher.save(files[-1])
-    settings = {**SMALL, "method": "distill", "distill": ("reg",), "stages": ("pretrain",)}
-    config = RunConfig(
-        **settings, train_split="train[:64]", teacher=files[0], run_dir=str(tmp_path / "run")
-    ).validated()
-    run(config)
-    other = dataclasses.replace(config, teacher=files[1], resume=True)
-    with pytest.raises(ConfigError, match="6.keras: is another one than that which the run began"):
-        run(other)
