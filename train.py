@@ -15,7 +15,7 @@ import sys
 from absl import app, flags, logging
 
 from keras_sacl.config import ConfigError, RunConfig
-from keras_sacl.config.settings import kind_of
+from keras_sacl.config.settings import flag_and_value, kind_of
 from keras_sacl.quiet import quiet
 
 BAD_INPUT, FAILED_EXPORT, STOPPED, FAULT = 2, 3, 4, 5
@@ -123,8 +123,9 @@ def check_same_run(config, flags_file):
         was = getattr(earlier, name)
         was = "the default" if was in (None, ()) else was
         # A run of a version that did not have a setting says nothing of it.
-        said = {flag_of(line) for line in text.splitlines()}
-        lines = {flag_of(line): line for line in earlier.flag_lines()}
+        names = {field.name for field in dataclasses.fields(RunConfig)}
+        said = {flag_and_value(line, names)[0] for line in text.splitlines()}
+        lines = {flag_and_value(line, names)[0]: line for line in earlier.flag_lines()}
         unsaid = [n for n in (name, *earlier.set_by_version()) if n in lines and n not in said]
         more = "".join(f" {lines[n]}" for n in dict.fromkeys(unsaid))
         raise ConfigError(
@@ -133,13 +134,6 @@ def check_same_run(config, flags_file):
             f"the run in {config.run_dir} has {was}; start from "
             f"--flagfile={flags_file}{more} unchanged, or name another --run_dir",
         )
-
-
-def flag_of(line):
-    """The name of the flag that a line of a flagfile sets."""
-    name = line.strip().removeprefix("--").partition("=")[0]
-    known = {field.name for field in dataclasses.fields(RunConfig)}
-    return name if name in known else name.removeprefix("no")
 
 
 def say(line):

@@ -12,6 +12,7 @@ from keras_sacl.config.settings import (
     check_between,
     check_layer_widths,
     check_setting,
+    flag_and_value,
     numbers,
     parsed,
 )
@@ -301,9 +302,7 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
         fields = {field.name: field for field in dataclasses.fields(cls)}
         values = {}
         for line in filter(None, map(str.strip, text.splitlines())):
-            name, equals, value = line.removeprefix("--").partition("=")
-            if name not in fields and not equals and name.removeprefix("no") in fields:
-                name, value = name.removeprefix("no"), "false"
+            name, value = flag_and_value(line, fields)
             if name not in fields:
                 raise ConfigError(name, value, "is no setting of this version of keras_sacl")
             values[name] = parsed(fields[name], value)

@@ -85,6 +85,14 @@ def check_between(flag, value, low, high, open_low=False, given=""):
         raise ConfigError(flag, value, f"must be {bound}{limit}{because}")
 
 
+def flag_and_value(line, names):
+    """(flag, text of its value) of a line of a flagfile; "--noflag" is ("flag", "false")."""
+    name, equals, value = line.strip().removeprefix("--").partition("=")
+    if name not in names and not equals and name.removeprefix("no") in names:
+        return name.removeprefix("no"), "false"
+    return name, value
+
+
 def kind_of(field):
     """The type of a field's values, None aside: bool, int, float, str or tuple."""
     kind = field.type
