@@ -46,6 +46,12 @@ def test_the_scale_of_a_loss_of_a_few_nats_is_one():
         ({"method": "xd", "projector": "64-1024"}, 0.03),
         ({"method": "sacl_xd"}, 0.015),  # the projector's default has 2,048
         ({"method": "sacl_xd", "sacl_contrast": "across", "projector": "256"}, 0.12),
+        # Contrasts of two views alone, or nearly: those of Barlow Twins.
+        (
+            {"method": "sacl_xd", "sacl_contrast": "across", "xd_pairs": "same_encoder"},
+            0.005,
+        ),
+        ({"method": "sacl_xd", "sacl_contrast": "across", "xd_form": "neg_log"}, 0.005),
         ({"method": "sacl", "projector": "256"}, 0.005),
         ({"method": "barlow_twins", "projector": "256"}, 0.005),
         ({"method": "xd", "projector": "256", "lambd": 0.0}, 0.0),

@@ -5,8 +5,6 @@ LEARNING_RATES = {"lars": 0.3, "sgd": 2e-3, "adamw": 2e-3, "lamb": 5e-3}
 # Of the correlating losses, which sum over dimensions; the others are means of a few nats.
 LOSS_SCALES = {"lars": 0.1, "sgd": 0.1, "adamw": 1.0, "lamb": 1.0}
 CORRELATING = ("barlow_twins", "xd", "sacl", "sacl_xd")
-# Of barlow_twins and sacl, as in SACL's paper; with XD it goes by the projector.
-LAMBD = 0.005
 # What they are as long as host and slim network are one.
 WITHOUT_SLIMMING = {"sacl": "barlow_twins", "sacl_xd": "xd"}
 # What versions without these settings did.

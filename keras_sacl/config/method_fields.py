@@ -31,8 +31,9 @@ class MethodFields:
         None,
         "Weight of the off-diagonal terms of Barlow Twins and XD. There are D - 1 for each on the "
         "diagonal: times D it is 20 in SACL's paper and 41 in that of Barlow Twins, so that a "
-        "narrower projector takes a larger one. Default: 0.005 for barlow_twins and sacl; for xd "
-        "and sacl_xd 31 / D, such as 0.03 for 1024.",
+        "narrower projector takes a larger one. Default: 0.005 for barlow_twins and sacl, and "
+        "with --xd_pairs=same_encoder or --xd_form=neg_log; else of xd and sacl_xd 31 / D, such as "
+        "0.03 for 1024.",
         low=0,
         of=CORRELATING,
     )

@@ -127,11 +127,13 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
     def _lambd(self, projector):
         """The default of lambd with a projector; None where the method has no such loss."""
         from keras_sacl.heads import parse_projector
+        from keras_sacl.methods.barlow_twins import DEFAULT_LAMBD
         from keras_sacl.methods.xd import default_lambd
 
         if self.effective_method in ("xd", "sacl_xd"):
-            return default_lambd(parse_projector(projector)[-1])
-        return defaults.LAMBD if self.method in defaults.CORRELATING else None
+            dimensions = parse_projector(projector)[-1]
+            return default_lambd(dimensions, self.xd_pairs, self.xd_form)
+        return DEFAULT_LAMBD if self.method in defaults.CORRELATING else None
 
     @property
     def _contrasts_its_own(self):

@@ -3,23 +3,29 @@
 import keras
 
 from keras_sacl import losses
-from keras_sacl.methods.barlow_twins import BarlowTwins
+from keras_sacl.methods.barlow_twins import DEFAULT_LAMBD, BarlowTwins
 
 XD_PAIRS = ("same_input", "same_encoder")
 XD_FORMS = ("barlow_twins", "correlation", "neg_log")
 
 
-def default_lambd(dimensions):
-    """31 / D: lambd of XD where none is given.
+def default_lambd(dimensions, xd_pairs="same_input", xd_form="barlow_twins"):
+    """lambd of XD where none is given: 31 / D, or Barlow Twins' own.
 
     A dimension has D - 1 terms off the diagonal and one on it, so that lambd D says how the two
     compare: 20 in SACL's paper, 41 in that of Barlow Twins ("Barlow Twins: Self-Supervised Learning
     via Redundancy Reduction", 2021). On CIFAR-10 with D 1024, lambd 0.02 to 0.1 gave XD 0.03 more
     k-NN accuracy than 0.005 (docs/results.md).
 
+    At that weight Barlow Twins of two views learned nothing there, and nor did XD whose pairs are
+    two views too ("same_encoder"), or whose pairs hardly count ("neg_log"): they take 0.005.
+
     Args:
         dimensions: D of the embedding.
+        xd_pairs, xd_form: As in `CrossDistillation`.
     """
+    if xd_pairs == "same_encoder" or xd_form == "neg_log":
+        return DEFAULT_LAMBD
     return 0.03 * 1024 / dimensions
 
 
@@ -36,7 +42,8 @@ class CrossDistillation(BarlowTwins):
 
     Args:
         encoder, projector, loss_scale: As in `BarlowTwins`.
-        lambd: Weight of the off-diagonal terms; by default `default_lambd` of the projector's D.
+        lambd: Weight of the off-diagonal terms; by default `default_lambd`, which goes by the
+            projector's D.
         alpha: Weight of the contrastive loss, in [0, 1].
         xd_pairs: "same_input" pairs the two encoders' embeddings of one view, which sparsity
             alone distorts; "same_encoder" pairs one encoder's embeddings of the two views, as
@@ -54,7 +61,7 @@ class CrossDistillation(BarlowTwins):
         xd_form="barlow_twins", gamma=1e-3, **kwargs,
     ):  # fmt: skip
         if lambd is None:
-            lambd = default_lambd(projector.output_shape[-1])
+            lambd = default_lambd(projector.output_shape[-1], xd_pairs, xd_form)
         super().__init__(encoder, projector, lambd, **kwargs)
         if not 0 <= alpha <= 1:
             raise ValueError(f"`alpha` must be in [0, 1]. Received: alpha={alpha}")

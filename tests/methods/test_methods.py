@@ -289,6 +289,8 @@ def test_lambd_of_xd_keeps_the_weight_of_a_dimension(dimensions, expected):
     method = XD(encoder, build_projector(8, (4, dimensions)))
     assert method.lambd == method.get_config()["lambd"] == pytest.approx(expected)
     assert XD(encoder, method.projector, lambd=0).lambd == 0
+    for settings in ({"xd_pairs": "same_encoder"}, {"xd_form": "neg_log"}):
+        assert XD(encoder, method.projector, **settings).lambd == 0.005
 
 
 def test_bad_arguments_are_named():
