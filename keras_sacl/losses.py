@@ -7,6 +7,7 @@ unit vectors; none of them holds state. Results are float32, or float64 where th
 
 import tensorflow as tf
 
+DEFAULT_LAMBD = 0.005  # SACL's paper (2023); 0.0051 in that of Barlow Twins (2021)
 _VARIANCE_EPSILON = 1e-5  # that of the affine-free BatchNorm in the published Barlow Twins
 
 
@@ -101,7 +102,7 @@ def _correlation_terms(a, b, gram):
     return terms(a, b)
 
 
-def barlow_twins(z_a, z_b, lambd=0.005):
+def barlow_twins(z_a, z_b, lambd=DEFAULT_LAMBD):
     """sum_i (1 - C_ii)^2 + lambd * sum_{i != j} C_ij^2.
 
     "Barlow Twins: Self-Supervised Learning via Redundancy Reduction" (2021), equation 1.
@@ -117,7 +118,7 @@ def barlow_twins(z_a, z_b, lambd=0.005):
     return on_diagonal + lambd * off_diagonal
 
 
-def barlow_twins_by_chance(num_images, dimensions, lambd=0.005):
+def barlow_twins_by_chance(num_images, dimensions, lambd=DEFAULT_LAMBD):
     """What `barlow_twins` is on average of two embeddings that have nothing to do with each other.
 
     The square of the correlation of N pairs of independent numbers, those of one side normal, is
@@ -135,7 +136,7 @@ def barlow_twins_by_chance(num_images, dimensions, lambd=0.005):
     return dimensions * (1 + square) + lambd * dimensions * (dimensions - 1) * square
 
 
-def cross_distillation(pair_a, pair_b, lambd=0.005, diagonal=False):
+def cross_distillation(pair_a, pair_b, lambd=DEFAULT_LAMBD, diagonal=False):
     """lambd / 2 * (sum_{i != j} C_ij(pair_a)^2 + sum_{i != j} C_ij(pair_b)^2).
 
     "Slimmed Asymmetrical Contrastive Learning and Cross Distillation for Lightweight Model

@@ -127,7 +127,7 @@ class RunConfig(ProductFields, TrainingFields, MethodFields, RunFields):
     def _lambd(self, projector):
         """The default of lambd with a projector; None where the method has no such loss."""
         from keras_sacl.heads import parse_projector
-        from keras_sacl.methods.barlow_twins import DEFAULT_LAMBD
+        from keras_sacl.losses import DEFAULT_LAMBD
         from keras_sacl.methods.xd import default_lambd
 
         if self.effective_method in ("xd", "sacl_xd"):

@@ -5,9 +5,6 @@ import keras
 from keras_sacl import losses
 from keras_sacl.methods.base import TwoViewMethod
 
-# SACL's paper: 0.005; that of Barlow Twins: 0.0051.
-DEFAULT_LAMBD = 0.005
-
 
 @keras.saving.register_keras_serializable("keras_sacl")
 class BarlowTwins(TwoViewMethod):
@@ -22,7 +19,7 @@ class BarlowTwins(TwoViewMethod):
 
     terms = ("barlow_twins",)
 
-    def __init__(self, encoder, projector, lambd=DEFAULT_LAMBD, **kwargs):
+    def __init__(self, encoder, projector, lambd=losses.DEFAULT_LAMBD, **kwargs):
         super().__init__(encoder, projector, **kwargs)
         if not lambd >= 0:
             raise ValueError(f"`lambd` must not be negative. Received: lambd={lambd}")

@@ -3,7 +3,7 @@
 import keras
 
 from keras_sacl import losses
-from keras_sacl.methods.barlow_twins import DEFAULT_LAMBD, BarlowTwins
+from keras_sacl.methods.barlow_twins import BarlowTwins
 
 XD_PAIRS = ("same_input", "same_encoder")
 XD_FORMS = ("barlow_twins", "correlation", "neg_log")
@@ -25,7 +25,7 @@ def default_lambd(dimensions, xd_pairs="same_input", xd_form="barlow_twins"):
         xd_pairs, xd_form: As in `CrossDistillation`.
     """
     if xd_pairs == "same_encoder" or xd_form == "neg_log":
-        return DEFAULT_LAMBD
+        return losses.DEFAULT_LAMBD
     return 0.03 * 1024 / dimensions
 
 
